@@ -33,8 +33,8 @@ MAX_BYTES = 6_000_000  # pictures of one widget together; they are all part of t
 def use_style() -> None:
     """Set the book's look for matplotlib and seaborn: call it once, in the first cell.
 
-    The palette is seaborn's ``colorblind``. The background is opaque, so a plot is readable wherever it lands;
-    the rendered book darkens plots itself when the reader chooses the dark theme.
+    The palette is seaborn's ``colorblind``. The background is opaque, so a plot is readable wherever it
+    lands; the rendered book darkens plots itself when the reader chooses the dark theme.
     """
     sns.set_theme(
         context="notebook",
@@ -92,7 +92,8 @@ def scrub(
 ) -> Frames:
     """Move through frames, for example through the steps of training.
 
-    Hand over a generator, ``(draw(step) for step in steps)``, and each figure is closed before the next opens.
+    Hand over a generator, ``(draw(step) for step in steps)``, and each figure is closed before the next
+    opens.
 
     Args:
         frames: matplotlib figures, in order; they are closed. All of one ``figsize``, or the page jumps.
