@@ -66,7 +66,7 @@ def use_style() -> None:
         },
     )
     if get_ipython() is not None:
-        set_matplotlib_formats("retina")  # type: ignore[no-untyped-call]
+        set_matplotlib_formats("retina")
 
 
 class Frames(widgets.VBox):  # type: ignore[misc]
