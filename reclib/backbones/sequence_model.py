@@ -1,0 +1,102 @@
+"""What GRU4Rec, SASRec and HSTU share: tied item embeddings, scoring, and the next-item loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from reclib.nn import losses
+from reclib.training.batches import SequenceBatch
+
+
+class SequenceModel(nn.Module):
+    """Item embeddings in, hidden states out; an item's score is its dot product with the last hidden state.
+
+    Embeddings start at scale 1/√d and are multiplied by √d at the input. So inputs have unit scale (the network
+    sees them next to its position embeddings) and logits start near unit scale too. Started at 0.02, as language
+    models are, the models of this book spend a dozen epochs learning popularity before anything else.
+    """
+
+    def __init__(self, n_items: int, dim: int, max_len: int) -> None:
+        super().__init__()
+        if n_items < 1:
+            raise ValueError(f"n_items: must be at least 1, got {n_items}")
+        self.n_items, self.dim, self.max_len = n_items, dim, max_len
+        self.items = nn.Embedding(n_items + 1, dim, padding_idx=0)
+        nn.init.normal_(self.items.weight, std=1 / math.sqrt(dim))
+        with torch.no_grad():
+            self.items.weight[0] = 0
+
+    def embed(self, history: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
+        """Item embeddings at unit scale."""
+        if history.shape[1] > self.max_len:
+            raise ValueError(f"history: {history.shape[1]} items, but max_len is {self.max_len}; cut it with `recent`")
+        embedded: Tensor = self.items(history) * math.sqrt(self.dim)
+        return embedded
+
+    def encode(
+        self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None
+    ) -> Float[Tensor, "batch time dim"]:
+        """Hidden state after each item; position t has seen items 0 … t and the time of the next request."""
+        raise NotImplementedError
+
+    def score(
+        self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None
+    ) -> Float[Tensor, "batch items"]:
+        """Score of every item as the next one, from the last `max_len` items; column 0 (padding) is -inf.
+
+        Args:
+            history: item ids, oldest first, left-aligned, 0 pads on the right; at least one item per row.
+            time: seconds of each event and, after the last one, of the request; used by models with time bias.
+        """
+        history, time = recent(history, time, self.max_len)
+        hidden = self.encode(history, time)
+        last = hidden[torch.arange(len(history)), last_position(history)]
+        scores = last @ self.items.weight.T
+        scores[:, 0] = -torch.inf
+        return scores
+
+
+def last_position(history: Int[Tensor, "batch time"]) -> Int[Tensor, "batch"]:
+    """Column of the last item of each left-aligned row."""
+    length = (history > 0).sum(1)
+    if (length == 0).any():
+        raise ValueError("history: a row holds no item; give at least one")
+    return length - 1
+
+
+def recent(
+    history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None, max_len: int
+) -> tuple[Int[Tensor, "batch recent"], Float[Tensor, "batch recent+1"] | None]:
+    """The last `max_len` items of each left-aligned row, left-aligned again, with their times."""
+    _, width = history.shape
+    if width <= max_len:
+        return history, time
+    skip = (last_position(history)[:, None] + 1 - max_len).clamp(min=0)
+    column = skip + torch.arange(max_len + 1, device=history.device)
+    if time is not None:
+        time = time.gather(1, column)
+    return history.gather(1, column[:, :-1]), time
+
+
+class NextItemLoss(NamedTuple):
+    """A loss for `reclib.training.fit`: predict `batch.target` at every position.
+
+    `kind` comes from `reclib.nn.losses`: over the catalogue (`full_softmax`), or over drawn negatives
+    (`sampled_softmax`, `gbce`), for which the batches must carry negatives.
+    """
+
+    kind: Callable[..., Tensor] = losses.full_softmax
+
+    def __call__(self, model: SequenceModel, batch: SequenceBatch) -> tuple[Tensor, int]:
+        """Sum of the loss over all targets of the batch, and their number."""
+        real: Bool[Tensor, "batch time"] = batch.target > 0
+        hidden, target = model.encode(batch.history, batch.time)[real], batch.target[real]
+        if batch.negatives is None:
+            return self.kind(hidden, model.items.weight, target), len(target)
+        return self.kind(hidden, model.items.weight, target, batch.negatives), len(target)

@@ -1,0 +1,115 @@
+"""Losses for next-item prediction: full softmax, sampled softmax, gBCE.
+
+All take the hidden states of the positions that have a target (no padding), the item embeddings, and return the
+**sum** over positions. The training loop divides by the number of targets of the whole batch, so that splitting a
+batch over processes changes nothing.
+
+Row 0 of the item embeddings is padding. It never counts as an item in any loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK = 512  # positions whose logits exist at once; 512 x 12,000 floats stay close to the CPU's cache
+
+
+def full_softmax_reference(
+    hidden: Float[Tensor, "targets dim"], items: Float[Tensor, "items dim"], target: Int[Tensor, "targets"]
+) -> Float[Tensor, ""]:
+    """-Σ_n log softmax(h_n · E)_{y_n} over the whole catalogue, written plainly. `full_softmax` is the fast twin."""
+    return F.cross_entropy(hidden @ items[1:].T, target - 1, reduction="sum")
+
+
+def full_softmax(
+    hidden: Float[Tensor, "targets dim"], items: Float[Tensor, "items dim"], target: Int[Tensor, "targets"]
+) -> Float[Tensor, ""]:
+    """Cross entropy over the whole catalogue, in chunks, with the gradient computed on the way forward.
+
+    The logits of a batch on Amazon Beauty take 50 MB per thousand targets. Writing, reading and freeing them costs
+    more than the arithmetic. Here one buffer of `CHUNK` rows is reused, and because ∂L/∂logits = softmax - onehot needs
+    nothing from later layers, both gradients are ready when the forward pass ends: 2-4 times faster on a CPU.
+
+    Raises:
+        ValueError: a target of 0 (padding).
+    """
+    if (target == 0).any():
+        raise ValueError("target: contains 0, the padding id; select the positions that have a target first")
+    loss: Float[Tensor, ""] = _ChunkedSoftmax.apply(hidden, items, target)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _ChunkedSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, items: Tensor, target: Tensor) -> Tensor:
+        n, _ = hidden.shape
+        weight = items[1:]
+        grad_hidden, grad_items = torch.empty_like(hidden), torch.zeros_like(items)
+        buffer = hidden.new_empty(min(CHUNK, n), len(weight))
+        loss = hidden.new_zeros(())
+        for i in range(0, n, CHUNK):
+            h, y = hidden[i : i + CHUNK], target[i : i + CHUNK, None] - 1
+            p = torch.mm(h, weight.T, out=buffer[: len(h)])
+            top = p.amax(1, keepdim=True)
+            own = p.gather(1, y) - top
+            total = p.sub_(top).exp_().sum(1, keepdim=True)
+            loss += (total.log() - own).sum()
+            p.div_(total).scatter_add_(1, y, -torch.ones_like(own))  # softmax - onehot = ∂L/∂logits
+            torch.mm(p, weight, out=grad_hidden[i : i + CHUNK])
+            grad_items[1:].addmm_(p.T, h)
+        ctx.save_for_backward(grad_hidden, grad_items)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_hidden, grad_items = ctx.saved_tensors
+        return grad_hidden * grad[0], grad_items * grad[0], None
+
+
+def sampled_softmax(
+    hidden: Float[Tensor, "targets dim"],
+    items: Float[Tensor, "items dim"],
+    target: Int[Tensor, "targets"],
+    negatives: Int[Tensor, "targets k"],
+) -> Float[Tensor, ""]:
+    """Softmax over the target and k uniformly drawn negatives, with the log Q correction.
+
+    Each negative stands for (I - 1) / k items, so log((I - 1) / k) is added to its logit; the expected partition
+    function is then that of the full softmax (Bengio & Senécal, 2008). A negative that equals the target is left out.
+    """
+    n_items, k = len(items) - 1, negatives.shape[1]
+    positive = (hidden * items[target]).sum(1, keepdim=True)
+    negative = torch.einsum("nd,nkd->nk", hidden, items[negatives])
+    negative = negative + torch.log(torch.tensor((n_items - 1) / k))
+    negative = negative.masked_fill(negatives == target[:, None], -torch.inf)
+    return -F.log_softmax(torch.cat([positive, negative], dim=1), dim=1)[:, 0].sum()
+
+
+def gbce(
+    hidden: Float[Tensor, "targets dim"],
+    items: Float[Tensor, "items dim"],
+    target: Int[Tensor, "targets"],
+    negatives: Int[Tensor, "targets k"],
+    t: float = 0.75,
+) -> Float[Tensor, ""]:
+    """Generalised binary cross entropy of gSASRec (Petrov & Macdonald, 2023, eq. 15 and 16).
+
+    L = -log σ(s⁺)^β - Σ_k log(1 - σ(s⁻_k)), with β = α (t (1 - 1/α) + 1/α) and sampling rate α = k / (I - 1).
+    t = 0 gives β = 1: ordinary BCE with k negatives, the loss of the original SASRec at k = 1. t = 1 gives β = α, which
+    undoes the overconfidence that sampling causes. Like the paper's, a negative may equal the target by chance.
+
+    Args:
+        t: calibration in [0, 1]; the paper's choice is 0.75 with 256 negatives.
+    """
+    if not 0.0 <= t <= 1.0:
+        raise ValueError(f"t: must lie in [0, 1], got {t}")
+    alpha = negatives.shape[1] / (len(items) - 2)  # len(items) - 1 items, one of them the target
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    positive = (hidden * items[target]).sum(1)
+    negative = torch.einsum("nd,nkd->nk", hidden, items[negatives])
+    return -(beta * F.logsigmoid(positive).sum() + F.logsigmoid(-negative).sum())
