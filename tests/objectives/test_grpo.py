@@ -33,7 +33,7 @@ def tensor(values):
 
 
 def gradient(loss, x):
-    return torch.autograd.grad(loss, x)[0]
+    return torch.autograd.grad(loss, x, retain_graph=True)[0]
 
 
 @pytest.fixture
