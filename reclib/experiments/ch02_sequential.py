@@ -3,8 +3,9 @@
 Three experiments in one file of results, told apart by the column `setting`:
 
 - `""`: every arm on every data set; validation chooses the epoch, the test is measured once.
-- `"tuning"`: the learning rate of each arm, x = lr, validation only, on the smallest real set. The same values are
-  tried for everybody, with a seed used for nothing else; the winners stand in `LEARNING_RATE` and serve everywhere.
+- `"tuning"`: the learning rate of each arm, x = lr, validation only, on the smaller of the two Amazon sets. The same
+  values are tried for everybody, with a seed used for nothing else; the winners stand in `LEARNING_RATE` and serve both
+  sets. MovieLens-1M and the world are run untuned, with one learning rate for all arms.
 - `"noise"`: in the world, x = share of noise events, for counting and two networks.
 """
 
@@ -22,9 +23,10 @@ from reclib.experiments.results import record, results_root
 from reclib.world import AdWorld, AdWorldConfig
 
 NAME = "02_sequential"
+TUNING_SET = "amazon2018-scientific"
 TUNING_SEED = 1000  # of the tuning runs, and of nothing else
 
-# Best of `Config.tuning_rates` on the validation of amazon2018-scientific: the rows with setting "tuning".
+# For the Amazon sets, best of `Config.tuning_rates` on validation: the rows with setting "tuning".
 LEARNING_RATE = dict.fromkeys(NEURAL, 3e-3)
 
 
@@ -34,8 +36,9 @@ class Study:
 
     dataset: str  # "adworld" or a name of reclib.data
     arms: tuple[str, ...]  # names of reclib.experiments.protocol, or "oracle" in the world
-    recipe: Recipe  # one for all arms; only the learning rate comes from LEARNING_RATE
+    recipe: Recipe  # one for all arms, but for the learning rate where it is tuned
     seeds: int  # how many of the seeds asked for (three where a run takes over ten minutes)
+    tuned: bool = False  # take the learning rate of each arm from LEARNING_RATE
 
 
 WORLD_RECIPE = Recipe(max_len=50, dropout=0.2, batch_size=128, epochs=12)
@@ -52,17 +55,19 @@ class Config:
             (*COUNTING, "gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu"),
             Recipe(max_len=50, dropout=0.4, epochs=24),
             seeds=5,
+            tuned=True,
         ),
         Study(
             "amazon2014-beauty",
             (*COUNTING, "sasrec", "sasrec_bce1"),
             Recipe(max_len=50, dropout=0.4, epochs=16),
             seeds=3,
+            tuned=True,
         ),
         Study(
             "movielens-1m",
-            (*COUNTING, "sasrec", "sasrec_bce1", "hstu"),
-            Recipe(max_len=200, dropout=0.2, batch_size=64, epochs=20),
+            (*COUNTING, "sasrec", "hstu", "sasrec_bce1"),
+            Recipe(max_len=200, dropout=0.2, batch_size=32, epochs=12),
             seeds=3,
         ),
     )
@@ -104,7 +109,7 @@ def run(
     for study in config.studies:
         if datasets is not None and study.dataset not in datasets:
             continue
-        if study.dataset == "amazon2018-scientific":
+        if study.dataset == TUNING_SET:
             for arm in (arm for arm in study.arms if arm in NEURAL):
                 for lr in config.tuning_rates:
                     _tune(study, arm, lr, common)
@@ -128,14 +133,13 @@ def _split(config: Config, dataset: str, seed: int) -> Split:
     return log.leave_one_out()
 
 
-def _recipe(recipe: Recipe, arm: str) -> Recipe:
-    return replace(recipe, lr=LEARNING_RATE[arm]) if arm in NEURAL else recipe
-
-
 def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
-    recipe = _recipe(study.recipe, arm)
-    # Counting has no seed; where the log does not depend on it either, one run says all.
-    about = {"recipe": asdict(recipe) if arm in NEURAL else {}, "world": config.world}
+    recipe = study.recipe
+    if study.tuned and arm in NEURAL:
+        recipe = replace(recipe, lr=LEARNING_RATE[arm])
+    about: dict[str, Any] = {"recipe": asdict(recipe)} if arm in NEURAL else {}
+    if study.dataset == "adworld":
+        about["world"] = config.world
     with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
         if log.finished:
             return
@@ -167,7 +171,7 @@ def _tune(study: Study, arm: str, lr: float, common: dict[str, Any]) -> None:
 
 
 def _noise(config: Config, arm: str, noise: float, seed: int, common: dict[str, Any]) -> None:
-    recipe = _recipe(config.noise_recipe, arm)
+    recipe = config.noise_recipe
     about = {"recipe": asdict(recipe) if arm in NEURAL else {}, "world": config.world}
     with record(NAME, arm=arm, dataset="adworld", seed=seed, setting="noise", x=noise, config=about, **common) as log:
         if log.finished:
