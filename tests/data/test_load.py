@@ -31,7 +31,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [("movielens-1n", "movielens-1m"), ("MovieLens-Small", "movielens-small"), ("beauty", "amazon2014-beauty")],
 )
 def test_a_mistyped_name_is_told_the_nearest(nowhere: Path, typed: str, meant: str) -> None:
-    with pytest.raises(UnknownDataset, match=f"no data set '{typed}'; did you mean '{meant}'"):
+    with pytest.raises(UnknownDataset, match=rf"no data set '{typed}'; did you mean '{meant}'\?"):
         load_dataset(typed)
 
 
@@ -52,7 +52,7 @@ def test_missing_paths_and_sets_without_download(nowhere: Path) -> None:
         load_dataset("not/here")
     with pytest.raises(ValueError, match=r"root: the data folder .*gone does not exist"):
         load_dataset("movielens-1m", root=nowhere / "gone")
-    with pytest.raises(ValueError, match="use reclib.data.load_open_bandit"):
+    with pytest.raises(ValueError, match=r"use reclib\.data\.load_open_bandit"):
         load_dataset("open-bandit-small")
     with pytest.raises(UnknownDataset, match="simulated"):
         lookup("adworld")
@@ -105,7 +105,8 @@ def movielens(tmp_path: Path) -> Path:
     path = tmp_path / "movielens-small"
     path.mkdir()
     tables = {
-        "ratings": "userId,movieId,rating,timestamp\n5,30,4.0,100\n2,10,3.5,50\n5,10,1.0,90\n2,30,5.0,50\n5,20,2.0,100\n",
+        "ratings": "userId,movieId,rating,timestamp\n"
+        "5,30,4.0,100\n2,10,3.5,50\n5,10,1.0,90\n2,30,5.0,50\n5,20,2.0,100\n",
         "movies": 'movieId,title,genres\n10,"Comma, The (1990)",Drama\n20,None (1991),Comedy|Drama\n30,C,Action\n',
         "tags": "userId,movieId,tag,timestamp\n5,30,fun,1\n2,30,NA,2\n",
     }
@@ -160,7 +161,8 @@ def bandit(tmp_path: Path) -> Path:
         ",timestamp,item_id,position,click,propensity_score,user_feature_0,user-item_affinity_0,user-item_affinity_1\n"
     )
     rounds = {
-        "random": "0,2019-11-24 00:00:01.5+00:00,1,3,0,0.5,aa,0.0,2.0\n1,2019-11-24 00:00:02+00:00,0,1,1,0.5,bb,1.0,0.0\n",
+        "random": "0,2019-11-24 00:00:01.5+00:00,1,3,0,0.5,aa,0.0,2.0\n"
+        "1,2019-11-24 00:00:02+00:00,0,1,1,0.5,bb,1.0,0.0\n",
         "bts": "0,2019-11-24 00:00:03+00:00,0,2,1,0.9,cc,0.0,0.0\n",
     }
     for policy, text in rounds.items():
