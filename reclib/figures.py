@@ -47,22 +47,22 @@ def use_style() -> None:
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.titlelocation": "left",
-            "axes.titlesize": 11,
+            "axes.titlesize": 11.5,
             "axes.titleweight": "bold",
-            "axes.labelsize": 10,
+            "axes.labelsize": 10.5,
             "figure.constrained_layout.use": True,
             "figure.dpi": 100,
-            "figure.figsize": (7.0, 3.8),
-            "font.size": 10,
+            "figure.figsize": (6.4, 3.6),
+            "font.size": 10.5,
             "grid.color": "#e3e3e3",
             "grid.linewidth": 0.8,
-            "image.cmap": "viridis",
-            "legend.fontsize": 9,
+            "image.cmap": "mako_r",  # nothing = background, in the light theme and in the dark one
+            "legend.fontsize": 9.5,
             "legend.frameon": False,
             "lines.linewidth": 1.8,
             "savefig.facecolor": "white",
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
+            "xtick.labelsize": 9.5,
+            "ytick.labelsize": 9.5,
         },
     )
     if get_ipython() is not None:
@@ -113,15 +113,11 @@ def scrub(
     """
     texts, captions = [_label(label) for label in labels], list(captions)
     if len(texts) != len(captions):
-        raise ValueError(
-            f"captions: need one per label, got {len(captions)} captions and {len(texts)} labels"
-        )
+        raise ValueError(f"captions: need one per label, got {len(captions)} captions and {len(texts)} labels")
     pictures: list[tuple[bytes, str]] = []
     for number, frame in enumerate(frames):
         if number == len(texts):
-            raise ValueError(
-                f"labels: there are more frames than the {number} labels; give one label per frame"
-            )
+            raise ValueError(f"labels: there are more frames than the {number} labels; give one label per frame")
         pictures.append(_picture(frame, captions[number], alt, f"{name}: {texts[number]}", f"frame {number}"))
         _check_room(pictures, f"frames: {len(pictures)} drawn so far")
     if not pictures:
@@ -177,30 +173,22 @@ def explore(
         if len(values) == 0:
             raise ValueError(f"grid: dimension {dimension!r} has no values")
         if len(dials[dimension]) < len(values):
-            raise ValueError(
-                f"grid: two values of {dimension!r} have the same label; give {{label: value}} instead"
-            )
+            raise ValueError(f"grid: two values of {dimension!r} have the same label; give {{label: value}} instead")
     for argument, given in (("names", names or {}), ("controls", controls or {})):
         if unknown := set(given) - set(dials):
             raise ValueError(f"{argument}: {sorted(unknown)} not in the grid, which has {sorted(dials)}")
     combinations = math.prod(len(values) for values in dials.values())
     if combinations > MAX_FRAMES:
-        raise ValueError(
-            f"grid: {combinations} combinations, a page can carry {MAX_FRAMES}; take fewer values"
-        )
+        raise ValueError(f"grid: {combinations} combinations, a page can carry {MAX_FRAMES}; take fewer values")
 
     shown = {dimension: (names or {}).get(dimension, dimension.replace("_", " ")) for dimension in dials}
     pictures: list[tuple[bytes, str]] = []
     for setting in itertools.product(*(values.items() for values in dials.values())):
         arguments = {dimension: value for dimension, (_, value) in zip(dials, setting, strict=True)}
-        described = ", ".join(
-            f"{name}: {label}" for name, (label, _) in zip(shown.values(), setting, strict=True)
-        )
+        described = ", ".join(f"{name}: {label}" for name, (label, _) in zip(shown.values(), setting, strict=True))
         drawn = draw(**arguments)
         if not (isinstance(drawn, tuple) and len(drawn) == 2):
-            raise ValueError(
-                f"draw: has to return (figure, caption), got {type(drawn).__name__} at {described}"
-            )
+            raise ValueError(f"draw: has to return (figure, caption), got {type(drawn).__name__} at {described}")
         pictures.append(_picture(*drawn, alt, described, described))
         _check_room(pictures, f"grid: {len(pictures)} of {combinations} combinations drawn")
     return _assemble(

@@ -31,9 +31,7 @@ CELL_TIMEOUT = 600  # seconds; a chapter has a budget of 120 for all its cells
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 VERSIONS_OF = ("reclib", "torch", "numpy", "pandas", "matplotlib", "ipywidgets")
-HOME_OR_SYSTEM = re.compile(
-    r"(?<![\w./:-])(?:/(?:home|Users|root|opt|mnt|content|var)/|[A-Z]:\\+Users\\)[^\s\"'<>]*"
-)
+HOME_OR_SYSTEM = re.compile(r"(?<![\w./:-])(?:/(?:home|Users|root|opt|mnt|content|var)/|[A-Z]:\\+Users\\)[^\s\"'<>]*")
 PROGRESS_BAR = re.compile(r"\d+%\|.*\||\d+it \[\d")  # as tqdm draws it
 
 
@@ -79,6 +77,45 @@ def read(path: Path) -> Chapter:
         widgets=sum(1 for _, output in outputs(notebook) if WIDGET_VIEW in output.get("data", {})),
         exercises=len(re.findall(r"^(?:`{3,}|:{3,})\{exercise(?:-start)?\}", markdown, re.MULTILINE)),
     )
+
+
+def to_markdown(listed: list[Chapter] | None = None) -> str:
+    """The status of the chapters as a page of the book (MyST Markdown), linked as seen from ``book/``."""
+    listed = chapters() if listed is None else listed
+    seconds = sum(chapter.seconds or 0 for chapter in listed)
+    packages = list(dict.fromkeys(name for chapter in listed for name in chapter.versions))
+    lines = [
+        "# Status",
+        "",
+        "What you read was written by a clean run of every chapter, from the first cell to the last. Run times are for",
+        f"two CPU cores; all chapters together take {_duration(seconds)}. `make test` runs each of them again.",
+        "",
+        "| chapter | run time | widgets | exercises | last run |",
+        "| --- | ---: | ---: | ---: | --- |",
+        *(
+            f"| {chapter.number:02d} [{chapter.title}](../chapters/{chapter.path.name}) | {_duration(chapter.seconds)} "
+            f"| {chapter.widgets} | {chapter.exercises} | {chapter.date or '–'} |"
+            for chapter in listed
+        ),
+        "",
+        "## Versions",
+        "",
+        "`requirements.txt` installs exactly these, and all that they need.",
+        "",
+        "| chapter | " + " | ".join(packages) + " |",
+        "| --- |" + " --- |" * len(packages),
+        *(
+            f"| {chapter.number:02d} | " + " | ".join(chapter.versions.get(name, "–") for name in packages) + " |"
+            for chapter in listed
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not run yet"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def outputs(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
@@ -157,9 +194,7 @@ def _set_parameters(notebook: NotebookNode, parameters: Mapping[str, Any]) -> No
         if isinstance(target, ast.Name)
     }
     if unknown := sorted(set(parameters) - known):
-        raise ValueError(
-            f"parameters: no {', '.join(unknown)} in this notebook; it has {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"parameters: no {', '.join(unknown)} in this notebook; it has {', '.join(sorted(known))}")
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     notebook.cells.insert(tagged[0] + 1, nbformat.v4.new_code_cell(source))
 
@@ -183,9 +218,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
         for key in ("execution", "collapsed", "jupyter", "ExecuteTime"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [
-                output for output in map(_without_bars, cell.outputs) if not _is_bar(output, state)
-            ]
+            cell.outputs = [output for output in map(_without_bars, cell.outputs) if not _is_bar(output, state)]
     _keep_used_widgets(notebook, state)
     return notebook
 
@@ -219,9 +252,7 @@ def _reachable(model: str, state: Mapping[str, Any]) -> list[str]:
 
 
 def _keep_used_widgets(notebook: NotebookNode, state: Mapping[str, Any]) -> None:
-    views = [
-        output.data[WIDGET_VIEW] for _, output in outputs(notebook) if WIDGET_VIEW in output.get("data", {})
-    ]
+    views = [output.data[WIDGET_VIEW] for _, output in outputs(notebook) if WIDGET_VIEW in output.get("data", {})]
     used: dict[str, None] = {}
     for view in views:
         used |= dict.fromkeys(_reachable(view["model_id"], state))
@@ -237,9 +268,7 @@ def _keep_used_widgets(notebook: NotebookNode, state: Mapping[str, Any]) -> None
     names = {model: f"{number:032x}" for number, model in enumerate(used)}
     kept = json.dumps({names[model]: state[model] for model in used})
     kept = re.sub(r"IPY_MODEL_([0-9a-f]+)", lambda found: f"IPY_MODEL_{names[found[1]]}", kept)
-    notebook.metadata["widgets"] = {
-        WIDGET_STATE: {"state": json.loads(kept), "version_major": 2, "version_minor": 0}
-    }
+    notebook.metadata["widgets"] = {WIDGET_STATE: {"state": json.loads(kept), "version_major": 2, "version_minor": 0}}
     for view in views:
         view["model_id"] = names[view["model_id"]]
 
@@ -251,9 +280,7 @@ def machine_paths(notebook: NotebookNode) -> list[str]:
     for position, output in outputs(notebook):
         texts = {kind: text for kind, text in output.get("data", {}).items() if not kind.startswith("image/")}
         text = json.dumps([texts, output.get("text", ""), output.get("traceback", "")])
-        hits = [hit.group(0) for hit in HOME_OR_SYSTEM.finditer(text)] + [
-            path for path in here if path in text
-        ]
+        hits = [hit.group(0) for hit in HOME_OR_SYSTEM.finditer(text)] + [path for path in here if path in text]
         found += [f"cell {position}: {hit}" for hit in dict.fromkeys(hits)]
     return found
 
