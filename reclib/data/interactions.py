@@ -62,6 +62,9 @@ class Interactions:
             raise ValueError("item: the log is empty; give at least one event")
         if len(self.user) != n:
             raise ValueError(f"user: has {len(self.user)} entries but item has {n}; give one user per event")
+        for name, values in [("user", self.user), ("item", self.item)]:
+            if values.dtype != np.int64:  # torch takes no other integer as an index everywhere
+                raise ValueError(f"{name}: must be int64, got {values.dtype}; convert with .astype(np.int64)")
         if self.user[0] != 0 or np.any((step := np.diff(self.user)) < 0) or np.any(step > 1):
             raise ValueError("user: must be 0-based, sorted and without gaps; sort the events by user first")
         if self.item.min() < 1 or self.item.max() > self.n_items:
@@ -70,9 +73,16 @@ class Interactions:
             )
         if len(self.items) != self.n_items:
             raise ValueError(f"items: has {len(self.items)} rows but n_items is {self.n_items}; give one row per item")
+        if not np.array_equal(self.items.index, np.arange(1, self.n_items + 1)):
+            raise ValueError(
+                f"items: the index must be the item ids 1 … {self.n_items} in order; "
+                "set items.index = pd.RangeIndex(1, n_items + 1, name='item_id')"
+            )
         if self.time is not None:
             if len(self.time) != n:
                 raise ValueError(f"time: has {len(self.time)} entries but item has {n}; give one time per event")
+            if self.time.dtype != np.float64:
+                raise ValueError(f"time: must be float64 seconds, got {self.time.dtype}; convert with .astype(float)")
             if not np.all(np.isfinite(self.time)):
                 raise ValueError("time: contains NaN or infinity; drop or repair those events")
             back = np.flatnonzero((np.diff(self.time) < 0) & (np.diff(self.user) == 0))
@@ -80,7 +90,9 @@ class Interactions:
                 raise ValueError(f"time: goes back after event {back[0]}; sort each user's events by time (stable)")
         for key, values in self.extra.items():
             if len(values) != n:
-                raise ValueError(f"extra[{key!r}]: has {len(values)} entries but item has {n}")
+                raise ValueError(f"extra[{key!r}]: has {len(values)} entries but item has {n}; give one per event")
+        if self.user_ids is not None and len(self.user_ids) != self.n_users:
+            raise ValueError(f"user_ids: has {len(self.user_ids)} entries for {self.n_users} users; give one per user")
 
     def __len__(self) -> int:
         return len(self.item)
@@ -219,6 +231,8 @@ class Cases:
     def batch(self, rows: np.ndarray | slice = slice(None), max_len: int | None = None) -> HistoryBatch:
         """Histories of the given cases, cut to the last `max_len` events and padded to the longest of them."""
         start, target = self.start[rows], self.target[rows]
+        if len(target) == 0:
+            raise ValueError("rows: selects no case; give at least one")
         if max_len is not None:
             if max_len < 1:
                 raise ValueError(f"max_len: must be at least 1, got {max_len}")
