@@ -35,8 +35,9 @@ def bootstrap_interval(
         values, baseline: one number per case, `[cases]`, in the same order.
 
     Raises:
-        ValueError: fewer than two cases, NaN, or lengths that differ.
+        ValueError: fewer than two cases, NaN or infinity, or lengths that differ.
     """
+    _check_level(level)
     data = np.asarray(values, dtype=float)
     if baseline is not None:
         other = np.asarray(baseline, dtype=float)
@@ -45,8 +46,8 @@ def bootstrap_interval(
         data = data - other
     if data.ndim != 1 or len(data) < 2:
         raise ValueError(f"values: need a list of at least two cases, got shape {data.shape}")
-    if np.isnan(data).any():
-        raise ValueError("values: contain NaN; a mean over them means nothing")
+    if not np.isfinite(data).all():
+        raise ValueError("values: contain NaN or infinity; a mean over them means nothing")
     if np.ptp(data) == 0:  # every resample gives the same mean
         return Interval(float(data[0]), float(data[0]), float(data[0]))
     result = stats.bootstrap(
@@ -62,12 +63,18 @@ def seed_interval(values: Sequence[float] | ArrayLike, *, level: float = 0.95) -
     mean ± t_{1 - (1 - level) / 2, n - 1} · s / √n, with s the sample standard deviation.
 
     Raises:
-        ValueError: fewer than two seeds (one run has no spread), or NaN.
+        ValueError: fewer than two seeds (one run has no spread), or NaN or infinity.
     """
+    _check_level(level)
     data = np.asarray(values, dtype=float)
     if data.ndim != 1 or len(data) < 2:
         raise ValueError(f"values: need a list of at least two seeds, got shape {data.shape}")
-    if np.isnan(data).any():
-        raise ValueError("values: contain NaN; a run failed")
+    if not np.isfinite(data).all():
+        raise ValueError("values: contain NaN or infinity; a run failed")
     half = stats.t.ppf(0.5 + level / 2, len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data))
     return Interval(float(data.mean()), float(data.mean() - half), float(data.mean() + half))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level: must lie between 0 and 1, got {level}; 0.95 is the custom")
