@@ -40,8 +40,9 @@ class ItemTransitions:
         same_user = np.diff(log.user) == 0
         pairs = (log.item[:-1][same_user], log.item[1:][same_user])
         size = log.n_items + 1
-        self.counts = sparse.coo_matrix((np.ones(len(pairs[0]), np.float32), pairs), shape=(size, size)).tocsr()
-        self.popularity = np.bincount(log.item, minlength=size).astype(np.float32) / (len(log) + 1)
+        # Double precision: after a count of 100, float32 cannot hold a popularity of one event in a million.
+        self.counts = sparse.coo_matrix((np.ones(len(pairs[0])), pairs), shape=(size, size)).tocsr()
+        self.popularity = np.bincount(log.item, minlength=size) / (len(log) + 1)
         return self
 
     def score(
@@ -71,15 +72,16 @@ class ItemKNN:
         seen.data[:] = 1  # a repeated item counts once per user
         norm = np.sqrt(np.maximum(np.asarray(seen.sum(0)).ravel(), 1))
         unit = seen @ sparse.diags(1 / norm)
-        self.similarity = (unit.T @ unit).tolil()
-        self.similarity.setdiag(0)
-        self.similarity = self.similarity.tocsr().astype(np.float32)
+        similarity = (unit.T @ unit).tocsr()
+        similarity.setdiag(0)
+        self.similarity = similarity.astype(np.float32)
         return self
 
     def score(
         self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None
     ) -> Float[Tensor, "batch items"]:
         """Summed similarity to the last items; column 0 is -inf."""
+        last_position(history)  # refuses rows without items
         last, _ = recent(history, None, self.window)
         row, column = np.nonzero(last.numpy())
         bag = sparse.coo_matrix(

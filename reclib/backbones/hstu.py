@@ -28,10 +28,10 @@ class HSTUConfig:
     max_len: int = 200  # longest history in one pass [200]
     position_bias: bool = True  # learned bias per distance in positions
     time_bias: bool = False  # learned bias per log-bucketed distance in time; needs time stamps
-    time_buckets: int = 64  # buckets of log(seconds) / 0.301, i.e. one per doubling [128 in the authors' code]
+    time_buckets: int = 64  # buckets of log₂(seconds), one per doubling [authors' code: 128 of ln(seconds) / 0.301]
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads:
+        if self.heads < 1 or self.dim % self.heads:
             raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
 
 

@@ -27,7 +27,7 @@ class SASRecConfig:
     max_len: int = 200  # longest history in one pass [200 MovieLens, 50 Amazon]
 
     def __post_init__(self) -> None:
-        if self.dim % self.heads:
+        if self.heads < 1 or self.dim % self.heads:
             raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,8 +25,9 @@ class SequenceModel(nn.Module):
 
     def __init__(self, n_items: int, dim: int, max_len: int) -> None:
         super().__init__()
-        if n_items < 1:
-            raise ValueError(f"n_items: must be at least 1, got {n_items}")
+        for name, value in [("n_items", n_items), ("dim", dim), ("max_len", max_len)]:
+            if value < 1:
+                raise ValueError(f"{name}: must be at least 1, got {value}")
         self.n_items, self.dim, self.max_len = n_items, dim, max_len
         self.items = nn.Embedding(n_items + 1, dim, padding_idx=0)
         nn.init.normal_(self.items.weight, std=1 / math.sqrt(dim))
@@ -64,10 +66,12 @@ class SequenceModel(nn.Module):
 
 def last_position(history: Int[Tensor, "batch time"]) -> Int[Tensor, "batch"]:
     """Column of the last item of each left-aligned row."""
-    length = (history > 0).sum(1)
-    if (length == 0).any():
+    item = history > 0
+    if not item.any(1).all():
         raise ValueError("history: a row holds no item; give at least one")
-    return length - 1
+    if (item[:, 1:] & ~item[:, :-1]).any():
+        raise ValueError("history: an item follows a 0; left-align the items and pad with 0 on the right")
+    return item.sum(1) - 1
 
 
 def recent(
@@ -84,19 +88,25 @@ def recent(
     return history.gather(1, column[:, :-1]), time
 
 
-class NextItemLoss(NamedTuple):
+@dataclass(frozen=True)
+class NextItemLoss:
     """A loss for `reclib.training.fit`: predict `batch.target` at every position.
 
-    `kind` comes from `reclib.nn.losses`: over the catalogue (`full_softmax`), or over drawn negatives
-    (`sampled_softmax`, `gbce`), for which the batches must carry negatives.
+    Attributes
+    ----------
+    kind: from `reclib.nn.losses`: over the catalogue (`full_softmax`), or over drawn negatives (`sampled_softmax`,
+        `gbce`), for which the batches must carry negatives.
     """
 
     kind: Callable[..., Tensor] = losses.full_softmax
 
     def __call__(self, model: SequenceModel, batch: SequenceBatch) -> tuple[Tensor, int]:
         """Sum of the loss over all targets of the batch, and their number."""
+        sampled = "negatives" in signature(self.kind).parameters
+        if sampled and batch.negatives is None:
+            raise ValueError("negatives: this loss compares with sampled items; use SequenceBatches(…, negatives=k)")
         real: Bool[Tensor, "batch time"] = batch.target > 0
         hidden, target = model.encode(batch.history, batch.time)[real], batch.target[real]
-        if batch.negatives is None:
+        if not sampled:
             return self.kind(hidden, model.items.weight, target), len(target)
         return self.kind(hidden, model.items.weight, target, batch.negatives), len(target)
