@@ -12,13 +12,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -27,6 +28,7 @@ from tqdm.auto import tqdm
 Loss = Callable[[Any, Any], tuple[Tensor, int]]
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Anything that can replay an epoch by its number, e.g. `SequenceBatches`."""
 
@@ -48,7 +50,7 @@ class FitConfig:
     clip_norm: float = 1.0  # largest norm of the gradient
     patience: int | None = None  # epochs without a better validation value before stopping; None: never stop early
     seed: int = 0  # of dropout; batches carry their own
-    precision: str = "32-true"  # Fabric's precision, e.g. "bf16-mixed" on a GPU
+    precision: str = "32-true"  # Fabric's precision, e.g. "bf16-mixed" on a GPU; float16 is not offered
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -57,6 +59,12 @@ class FitConfig:
             raise ValueError(f"lr: must be positive, got {self.lr}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup: a share of training in [0, 1), got {self.warmup}")
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: must be positive (math.inf: never clip), got {self.clip_norm}")
+        if self.precision.startswith("16"):
+            raise ValueError(
+                f"precision: {self.precision} needs loss scaling, which this loop leaves out; use bf16-mixed"
+            )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience: must be at least 1 epoch or None, got {self.patience}")
 
@@ -90,23 +98,29 @@ def fit(
         loss: `loss(model, batch) -> (sum over targets, number of targets)`.
         config: see `FitConfig`.
         validate: called after every epoch with the model in eval mode; larger is better. Without it the last
-            weights are kept.
+            weights are kept. With several processes each calls it, and the value of the first counts.
         checkpoint: a file (`….safetensors`). Written atomically after each epoch; if it exists, training goes on
-            from there, with the same result as if it had never stopped.
+            from there, with the same result as if it had never stopped (on as many processes as before). That data
+            and loss are the same as before is up to you: only configuration and model are compared.
         progress: show a bar on stderr.
-        fabric: bring your own; default: the accelerator at hand, one device, or what `fabric run` says.
+        fabric: bring your own (then its precision counts); default: one CUDA device if there is one, else the CPU, or
+            what `fabric run` says.
 
     Raises:
-        ValueError: a checkpoint of another configuration, or patience without `validate`.
-        FloatingPointError: the loss became NaN or infinite.
+        ValueError: a checkpoint of another configuration or model, patience without `validate`, a batch without
+            targets, or a validation value that is NaN.
+        FloatingPointError: the loss or its gradient became NaN or infinite.
     """
     config = config or FitConfig()
     if config.patience is not None and validate is None:
         raise ValueError("patience: early stopping needs `validate`; give a validation function or patience=None")
+    by_cli = os.environ.get("LT_CLI_USED") == "1"  # `fabric run` chooses devices and has started the processes
     if fabric is None:
-        devices = "auto" if os.environ.get("LT_CLI_USED") else 1  # `fabric run` decides itself
-        fabric = Fabric(devices=devices, precision=config.precision)  # type: ignore[arg-type]
-    fabric.launch()
+        # Not "auto" on your own machine: Apple's GPU has no float64, which time stamps need.
+        accelerator = "auto" if by_cli else "cuda" if torch.cuda.is_available() else "cpu"
+        fabric = Fabric(accelerator=accelerator, devices="auto" if by_cli else 1, precision=config.precision)  # type: ignore[arg-type]
+    if not by_cli:
+        fabric.launch()
     optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.lr, fused=True)
     step, optimizer = fabric.setup(_Step(model, loss), optimizer)
 
@@ -114,7 +128,8 @@ def fit(
     state = _State()
     if path is not None and path.exists():
         state = _load(path, model, optimizer, config)
-    bar = tqdm(total=config.epochs, initial=state.epoch, unit="epoch", disable=not progress or fabric.global_rank > 0)
+    silent = not progress or fabric.global_rank > 0
+    bar = tqdm(total=config.epochs, initial=state.epoch, unit="epoch", disable=silent, miniters=0)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with bar, torch.random.fork_rng(devices=cuda):
         while state.epoch < config.epochs and not state.stopped(config.patience):
@@ -122,37 +137,40 @@ def fit(
             # Each epoch has its own seed, so a resumed run draws the same dropout masks.
             torch.manual_seed(_epoch_seed(config.seed, state.epoch, fabric.global_rank))
             model.train()
-            total, count = 0.0, 0
+            total = count = 0.0  # over all processes
             steps = batches.steps(state.epoch)
             for i, batch in enumerate(batches.epoch(state.epoch, fabric.global_rank, fabric.world_size)):
                 lr = config.lr * _schedule((state.epoch + i / steps) / config.epochs, config.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                batch_sum, batch_count = step(fabric.to_device(batch))
-                targets = _sum(fabric, float(batch_count))
+                loss_sum, n_targets = step(partial(fabric.to_device, batch))
+                # All processes see the same numbers, so they go on, or stop, together.
+                step_total, step_count = _sum(fabric, float(loss_sum.detach()), float(n_targets))
+                if step_count == 0:
+                    raise ValueError(f"loss: no targets in epoch {state.epoch}, step {i}; leave such batches out")
                 # DDP averages gradients over processes; the factor turns that into a mean over all targets.
-                mean = batch_sum * fabric.world_size / targets
-                if not torch.isfinite(mean):
+                fabric.backward(loss_sum * (fabric.world_size / step_count))
+                clip = fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+                norm = float(cast(Tensor, clip))
+                if not (math.isfinite(step_total) and math.isfinite(norm)):
                     raise FloatingPointError(
-                        f"the loss is {mean.item()} in epoch {state.epoch}, step {i}: lower lr (now {lr:.2g})"
+                        f"in epoch {state.epoch}, step {i} the loss is {step_total / step_count:.3g} and the norm of "
+                        f"its gradient {norm:.3g}; lower lr (now {lr:.2g})"
                     )
-                fabric.backward(mean)
-                fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
                 optimizer.step()
                 optimizer.zero_grad()
-                total, count = total + float(batch_sum.detach()), count + int(batch_count)
+                total, count = total + step_total, count + step_count
                 bar.set_postfix_str(f"step {i + 1}/{steps} loss {total / count:.3f}", refresh=False)
                 bar.update(0)
-            seen = _sum(fabric, float(count))
-            entry = {
-                "loss": _sum(fabric, total) / seen,
-                "targets": seen,
-                "seconds": time.perf_counter() - began,
-            }
+            entry = {"loss": total / count, "targets": count, "seconds": time.perf_counter() - began}
             if validate is not None:
                 model.eval()
                 with torch.no_grad():
-                    entry["valid"] = float(validate())
+                    entry["valid"] = float(fabric.broadcast(validate()))
+                if math.isnan(entry["valid"]):
+                    raise ValueError(
+                        f"validate: returned NaN after epoch {state.epoch}; give a number, larger is better"
+                    )
             state.advance(entry, model)
             if path is not None and fabric.is_global_zero:
                 _save(path, model, optimizer, config, state)
@@ -167,21 +185,26 @@ def fit(
 
 
 class _Step(nn.Module):
-    """Model and loss as one forward pass, so that DDP sees every parameter that is used."""
+    """Model and loss as one forward pass, so that DDP sees every parameter that is used.
+
+    It gets a function that returns the batch: a batch given openly would be cast by Fabric to the precision of
+    training, and in bfloat16 all time stamps of a month are the same number.
+    """
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch: Any) -> tuple[Tensor, int]:
-        return self.loss(self.model, batch)
+    def forward(self, batch: Callable[[], Any]) -> tuple[Tensor, int]:
+        return self.loss(self.model, batch())
 
 
-def _sum(fabric: Fabric, value: float) -> float:
-    """Sum of a number over processes."""
-    total = fabric.all_reduce(torch.tensor(value, dtype=torch.float64), reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return float(total)
+def _sum(fabric: Fabric, *values: float) -> list[float]:
+    """Sums of some numbers over processes."""
+    if fabric.world_size == 1:
+        return list(values)
+    total = fabric.all_reduce(torch.tensor(values, dtype=torch.float64), reduce_op="sum")
+    return [float(value) for value in cast(Tensor, total)]
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -219,10 +242,12 @@ class _State:
 
     def advance(self, entry: dict[str, float], model: nn.Module) -> None:
         self.log.append(entry)
-        if "valid" not in entry or self.best_epoch < 0 or entry["valid"] > self.log[self.best_epoch]["valid"]:
+        # An epoch that was not validated beats those before it: without `validate` the last weights are kept.
+        before = self.log[self.best_epoch].get("valid", -math.inf) if self.best_epoch >= 0 else None
+        if before is None or entry.get("valid", math.inf) > before:
             self.best_epoch = self.epoch
-            if "valid" in entry:
-                self.best = {key: value.detach().clone() for key, value in model.state_dict().items()}
+            weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+            self.best = weights if "valid" in entry else None
         self.epoch += 1
 
 
@@ -233,7 +258,7 @@ def _save(path: Path, model: nn.Module, optimizer: Any, config: FitConfig, state
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in slots.items()}
     about = {"epoch": state.epoch, "best_epoch": state.best_epoch, "log": state.log, "config": asdict(config)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_name(path.name + ".part")
     save_file(
         {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
         part,
@@ -243,9 +268,12 @@ def _save(path: Path, model: nn.Module, optimizer: Any, config: FitConfig, state
 
 
 def _load(path: Path, model: nn.Module, optimizer: Any, config: FitConfig) -> _State:
-    with safe_open(path, framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get("fit", "{}"))
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("fit", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: {path} cannot be read ({error}); delete it to start anew") from error
     if about.get("config") != asdict(config):
         raise ValueError(
             f"checkpoint: {path} was written with another configuration ({about.get('config')}); "
@@ -255,10 +283,15 @@ def _load(path: Path, model: nn.Module, optimizer: Any, config: FitConfig) -> _S
     def part(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-    try:
-        model.load_state_dict(part("model."))
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint: {path} holds the weights of another model; delete it. {error}") from error
+    weights = part("model.")
+    there, here = ({k: tuple(v.shape) for k, v in w.items()} for w in (weights, model.state_dict()))
+    if there != here:
+        odd = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+        raise ValueError(
+            f"checkpoint: {path} holds the weights of another model ({odd[0]}: {there.get(odd[0])} there, "
+            f"{here.get(odd[0])} here); delete the file to start anew, or build the model it was made with"
+        )
+    model.load_state_dict(weights)
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in part("optimizer.").items():
         number, slot = key.split(".")
