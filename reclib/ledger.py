@@ -79,7 +79,7 @@ class Cell:
     metric: str
     dataset: str
     setting: str = ""
-    x: float | None = None  # a value of the swept quantity; None: rows where nothing is swept
+    x: float | int | None = None  # a value of the swept quantity; None: rows where nothing is swept
 
     def per_seed(self, results: pd.DataFrame) -> pd.Series[float]:
         """The measured values, indexed by seed; empty if nothing was measured."""
@@ -335,7 +335,7 @@ def assert_within_record(
     *,
     dataset: str,
     setting: str = "",
-    x: float | None = None,
+    x: float | int | None = None,
     level: float = 0.95,
     results: pd.DataFrame | None = None,
 ) -> None:
