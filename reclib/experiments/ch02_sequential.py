@@ -53,7 +53,7 @@ class Config:
         Study(
             "amazon2018-scientific",
             (*COUNTING, "gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu"),
-            Recipe(max_len=50, dropout=0.4, epochs=24),
+            Recipe(max_len=50, dropout=0.4, epochs=20),
             seeds=5,
             tuned=True,
         ),
@@ -67,7 +67,7 @@ class Config:
         Study(
             "movielens-1m",
             (*COUNTING, "sasrec", "hstu", "sasrec_bce1"),
-            Recipe(max_len=200, dropout=0.2, batch_size=32, epochs=12),
+            Recipe(max_len=200, dropout=0.1, batch_size=16, epochs=14),
             seeds=3,
         ),
     )
