@@ -285,9 +285,10 @@ def search_folders(root: Path | str | None = None) -> list[Path]:
         if not Path(root).is_dir():
             raise ValueError(f"root: the data folder {root} does not exist; make it, or name another one")
         folders.append(Path(root))
-    if variable := os.environ.get("RECLIB_DATA"):
-        # A relative path means the same from a notebook in chapters/ as from the repository's root.
-        here = Path(variable).expanduser()
+    # RECLIB_DATA may name several folders, like PATH. A relative one means the same from a notebook in chapters/
+    # as from the repository's root.
+    for name in filter(None, os.environ.get("RECLIB_DATA", "").split(os.pathsep)):
+        here = Path(name).expanduser()
         folders.append(here if here.is_dir() else repository_root() / here)
     folders.append(download_root())
     return folders
@@ -300,6 +301,8 @@ def find_folder(name: str, root: Path | str | None = None) -> Path:
         UnknownDataset: no such name and no such folder; names the nearest known one.
         MissingDataset: known, but not on this machine; says both ways to get it.
     """
+    if name == WORLD:
+        lookup(name)
     searched = search_folders(root)
     if _is_single_name(name):
         for folder in searched:

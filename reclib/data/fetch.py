@@ -242,8 +242,9 @@ def movielens_small(files: dict[str, Path], info: DatasetInfo, out: Path) -> Non
 def movielens_1m(files: dict[str, Path], info: DatasetInfo, out: Path) -> None:
     """Ratings as sequences: films with at least 5 ratings, sorted by time, ties in the order of the file.
 
-    That is the preprocessing of SASRec (Kang and McAuley, 2018). Beyond it we keep the time stamps, the stars,
-    and whether a film was liked (3 stars or more).
+    That is the preprocessing of SASRec (Kang and McAuley, 2018). Beyond it we keep the stars, whether a film was
+    liked (3 stars or more), and the time stamps: as `extra["seconds"]`, not as `time`, because the book's numbers
+    for this set come from the order alone, and a name must mean the same log everywhere.
     """
     (remote,) = info.files
     archive = files[remote.name]
@@ -273,8 +274,11 @@ def movielens_1m(files: dict[str, Path], info: DatasetInfo, out: Path) -> None:
         out,
         _rows(ratings),
         films.loc[np.unique(ratings["item_id"])],
-        time=ratings["time"].to_numpy(),
-        extra={"rating": ratings["rating"].to_numpy(), "liked": (ratings["rating"] >= 3).to_numpy()},
+        extra={
+            "rating": ratings["rating"].to_numpy(),
+            "liked": (ratings["rating"] >= 3).to_numpy(),
+            "seconds": ratings["time"].to_numpy(),
+        },
         users=users.set_index("user_id"),
         overwrite=True,
     )
@@ -294,7 +298,8 @@ def amazon_2014(files: dict[str, Path], info: DatasetInfo, out: Path) -> None:
     """Reviews of the official 5-core file as sequences, as S3-Rec (Zhou et al., 2020) made them.
 
     Each user's reviews are sorted by date; those of one day keep the order of the file, which is the order of the
-    product codes. Users are numbered by first appearance, items user by user.
+    product codes. Users are numbered by first appearance, items user by user. The dates are `extra["seconds"]`, not
+    `time`: they have day precision only, and the book uses the order alone.
     """
     reviews_file, meta_file = info.files
     reviews = _reviews(files[reviews_file.name], reviews_file.max_unpacked)
@@ -398,8 +403,7 @@ def _write_amazon(reviews: pd.DataFrame, facts: pd.DataFrame, out: Path) -> None
         out,
         _rows(events),
         items,
-        time=reviews["time"].to_numpy(),
-        extra={"rating": reviews["rating"].to_numpy()},
+        extra={"rating": reviews["rating"].to_numpy(), "seconds": reviews["time"].to_numpy()},
         overwrite=True,
     )
 
