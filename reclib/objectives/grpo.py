@@ -109,9 +109,7 @@ def _check_groups(rewards: Tensor) -> None:
         )
     if not torch.isfinite(rewards).all():
         bad = int((~torch.isfinite(rewards)).sum())
-        raise ValueError(
-            f"rewards: {bad} of {rewards.numel()} values are NaN or infinite; mend the reward function."
-        )
+        raise ValueError(f"rewards: {bad} of {rewards.numel()} values are NaN or infinite; mend the reward function.")
 
 
 # ------------------------------------------------------------------ PPO
@@ -130,9 +128,7 @@ def clipped_surrogate(
     than $\epsilon_l$, its gradient is zero. ``clip_low=1.0, clip_high=inf`` switches clipping off.
     """
     if clip_low < 0 or clip_high < 0:
-        raise ValueError(
-            f"clip_low, clip_high: got {clip_low} and {clip_high}; both must be zero or positive."
-        )
+        raise ValueError(f"clip_low, clip_high: got {clip_low} and {clip_high}; both must be zero or positive.")
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
 
 
@@ -155,23 +151,17 @@ def ppo_loss(
 # ------------------------------------------------------------------ KL estimators
 
 
-def kl_k1(
-    log_prob: Float[Tensor, "*shape"], log_prob_ref: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
+def kl_k1(log_prob: Float[Tensor, "*shape"], log_prob_ref: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""Schulman 2020: $k_1=\log\frac{\pi}{\pi_{ref}}$. Unbiased under samples of $\pi$, of either sign."""
     return log_prob - log_prob_ref
 
 
-def kl_k2(
-    log_prob: Float[Tensor, "*shape"], log_prob_ref: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
+def kl_k2(log_prob: Float[Tensor, "*shape"], log_prob_ref: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""Schulman 2020: $k_2=\frac12(\log\frac{\pi}{\pi_{ref}})^2$. Never negative, biased, low variance."""
     return (log_prob - log_prob_ref).square() / 2
 
 
-def kl_k3(
-    log_prob: Float[Tensor, "*shape"], log_prob_ref: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
+def kl_k3(log_prob: Float[Tensor, "*shape"], log_prob_ref: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     r"""Schulman 2020, and Eq. 4 of Shao et al. 2024: $k_3=\frac{\pi_{ref}}{\pi}-\log\frac{\pi_{ref}}{\pi}-1$.
 
     Unbiased for $KL(\pi\|\pi_{ref})$ under samples of $\pi$, and never negative. That holds for its

@@ -107,9 +107,7 @@ def test_reinforce_is_unbiased_for_every_constant_baseline(baseline):
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_leave_one_out_is_unbiased(size):
-    found = expected_gradient(
-        lambda log_prob, r: reinforce_loss(log_prob, r - leave_one_out_baseline(r)), size
-    )
+    found = expected_gradient(lambda log_prob, r: reinforce_loss(log_prob, r - leave_one_out_baseline(r)), size)
     torch.testing.assert_close(found, exact_gradient())
 
 
@@ -192,19 +190,13 @@ def test_advantages_by_hand():
     torch.testing.assert_close(
         group_advantages(one_hit, "population", eps=0.0).advantages, tensor([3, -1, -1, -1]) / math.sqrt(3)
     )
-    torch.testing.assert_close(
-        group_advantages(one_hit, "sample", eps=0.0).advantages, tensor([1.5, -0.5, -0.5, -0.5])
-    )
-    torch.testing.assert_close(
-        group_advantages(one_hit, "none").advantages, tensor([0.75, -0.25, -0.25, -0.25])
-    )
+    torch.testing.assert_close(group_advantages(one_hit, "sample", eps=0.0).advantages, tensor([1.5, -0.5, -0.5, -0.5]))
+    torch.testing.assert_close(group_advantages(one_hit, "none").advantages, tensor([0.75, -0.25, -0.25, -0.25]))
 
     ranks = tensor([2, 2, 5 / 3, 4 / 3, 1, 1, 1, -1])
     population = tensor([0.9760, 0.9760, 0.6042, 0.2324, -0.1394, -0.1394, -0.1394, -2.3702])
     sample = tensor([0.9128, 0.9128, 0.5651, 0.2173, -0.1304, -0.1304, -0.1304, -2.2169])
-    torch.testing.assert_close(
-        group_advantages(ranks, "population", 0.0).advantages, population, rtol=0, atol=5e-5
-    )
+    torch.testing.assert_close(group_advantages(ranks, "population", 0.0).advantages, population, rtol=0, atol=5e-5)
     torch.testing.assert_close(group_advantages(ranks).advantages, sample, rtol=0, atol=5e-5)
 
     six = group_advantages(tensor([1.0, 0, 0, 0, 0, 0])).advantages
@@ -242,9 +234,7 @@ groups = st.integers(2, 12).flatmap(lambda size: st.lists(finite, min_size=size,
 
 
 @settings(deadline=None)
-@given(
-    groups, st.floats(-50, 50), st.floats(0.1, 10), st.sampled_from(["sample", "population"]), st.randoms()
-)
+@given(groups, st.floats(-50, 50), st.floats(0.1, 10), st.sampled_from(["sample", "population"]), st.randoms())
 def test_advantages_ignore_shift_scale_and_order(rewards, shift, scale, std, random):
     rewards = tensor(rewards)
     found = group_advantages(rewards, std, eps=0.0)
@@ -347,9 +337,7 @@ def test_first_step_has_ratio_one_and_the_gradient_of_reinforce(batch):
     torch.testing.assert_close(dr_grpo, reinforce)
     lengths = mask.sum(-1, keepdim=True)
     for loss in (grpo_loss, gspo_loss):  # the same, each sequence divided by its length
-        torch.testing.assert_close(
-            gradient(loss(log_prob, log_prob, advantage, mask), log_prob), reinforce / lengths
-        )
+        torch.testing.assert_close(gradient(loss(log_prob, log_prob, advantage, mask), log_prob), reinforce / lengths)
     dapo = gradient(dapo_loss(log_prob, log_prob, advantage, mask), log_prob)
     torch.testing.assert_close(dapo, reinforce * len(lengths) / lengths.sum())
 
@@ -398,9 +386,7 @@ def test_a_sequence_without_tokens_adds_nothing(batch, loss):
     assert (gradient(found, log_prob)[2] == 0).all()
     others = [0, 1, 3, 4, 5]
     alone = loss(log_prob[others], old[others], advantage[others], mask[others])
-    share = (
-        1 if loss is dapo_loss else 5 / 6
-    )  # a mean over tokens does not see it, a mean over sequences counts it
+    share = 1 if loss is dapo_loss else 5 / 6  # a mean over tokens does not see it, a mean over sequences counts it
     torch.testing.assert_close(found, share * alone)
 
 

@@ -32,9 +32,7 @@ def ours(case):
 
 def assert_same(found, expected):
     for key in ("loss", "gradient", "advantages"):
-        torch.testing.assert_close(
-            torch.tensor(found[key]), torch.tensor(expected[key]), rtol=1e-5, atol=1e-8
-        )
+        torch.testing.assert_close(torch.tensor(found[key]), torch.tensor(expected[key]), rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("case", trl_reference.CASES)
