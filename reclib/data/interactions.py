@@ -6,13 +6,17 @@ million events copies nothing and a batch of histories is one vectorised gather.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -128,6 +132,56 @@ class Interactions:
             extra={key: values[keep] for key, values in self.extra.items()},
             user_ids=None if self.user_ids is None else self.user_ids[users],
             name=self.name,
+        )
+
+    def to_parquet(self, folder: str | Path) -> None:
+        """Write the log as `events.parquet` and `items.parquet` into a folder, made if needed; nothing is lost.
+
+        Readable by anything that reads Parquet: one row per event with columns user, item, time and `extra.<name>`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = {"user": self.user, "item": self.item}
+        if self.time is not None:
+            columns["time"] = self.time
+        columns |= {f"extra.{key}": values for key, values in self.extra.items()}
+        about = {
+            "name": self.name,
+            "n_items": self.n_items,
+            "dtypes": {key: values.dtype.str for key, values in columns.items()},
+            "user_ids": None if self.user_ids is None else self.user_ids.tolist(),
+            "user_ids_dtype": None if self.user_ids is None else self.user_ids.dtype.str,
+        }
+        table = pa.table({key: pa.array(values) for key, values in columns.items()})
+        table = table.replace_schema_metadata({"reclib": json.dumps(about)})
+        pq.write_table(table, folder / "events.parquet")
+        self.items.to_parquet(folder / "items.parquet")
+
+    @classmethod
+    def from_parquet(cls, folder: str | Path) -> Interactions:
+        """Read a log that `to_parquet` wrote."""
+        folder = Path(folder)
+        for file in (folder / "events.parquet", folder / "items.parquet"):
+            if not file.exists():
+                raise ValueError(f"folder: {file} does not exist; give a folder that Interactions.to_parquet wrote")
+        table = pq.read_table(folder / "events.parquet")
+        about = json.loads((table.schema.metadata or {}).get(b"reclib", b"null"))
+        if about is None:
+            raise ValueError(f"folder: {folder} was not written by Interactions.to_parquet; its metadata are missing")
+        columns = {
+            key: table[key].to_numpy().astype(np.dtype(dtype), copy=False) for key, dtype in about["dtypes"].items()
+        }
+        return cls(
+            user=columns["user"],
+            item=columns["item"],
+            time=columns.get("time"),
+            n_items=about["n_items"],
+            items=pd.read_parquet(folder / "items.parquet"),
+            extra={key.removeprefix("extra."): v for key, v in columns.items() if key.startswith("extra.")},
+            user_ids=None
+            if about["user_ids"] is None
+            else np.array(about["user_ids"], dtype=np.dtype(about["user_ids_dtype"])),
+            name=about["name"],
         )
 
     def leave_one_out(self) -> Split:

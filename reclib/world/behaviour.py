@@ -156,10 +156,10 @@ def act(
     n, slots = minds.interest.shape
     rows = np.arange(n)
     topics, shares = topic_choices(config, catalogue, minds.intent, minds.interest, minds.weights())
-    cumulative: np.ndarray = np.cumsum(shares * (left[rows[:, None], topics] > 0), axis=1)
-    total: np.ndarray = cumulative[:, -1]
+    cumulative = np.cumsum(shares * (left[rows[:, None], topics] > 0), axis=1)
+    total = cumulative[:, -1]
     noise = (accident_rng.random(n) < users.noise_rate[minds.user]) | (total <= 0)
-    draw = (cumulative <= topic_rng.random(n)[:, None] * total[:, None]).sum(1)
+    draw = (cumulative <= topic_rng.random((n, 1)) * total[:, None]).sum(1)
     choice = np.where(noise, 0, np.minimum(draw, topics.shape[1] - 1))
 
     source = np.select([choice < slots, choice == slots], [OWN, INTENT], COMPLEMENTARY)
