@@ -280,7 +280,7 @@ class Moments:
         spread = (torch.as_tensor(self.square) / self.count - raw) * self.count / (self.count - 1)
         length = (mean * exact).sum((1, 2)) / size
         cosine = length * size.sqrt() / (raw - spread / self.count).clamp(min=0.01 * size).sqrt()
-        return Quality(length, cosine, spread / size, spread / size / length.square())
+        return Quality(length, cosine, spread / size, spread / size / length.square().clamp(min=1e-6))
 
 
 def baseline_quality(
