@@ -3,4 +3,4 @@
 from jaxtyping import install_import_hook
 
 # Has to run before anything imports reclib: the hook rewrites modules as they are loaded.
-install_import_hook("reclib", "beartype.beartype")
+install_import_hook("reclib", "typechecker.check")
