@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 METRICS = ("click", "conversion", "revenue")  # per impression; revenue in cents
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Any recommender: the slot shows its best ad that the user has not clicked."""
 
