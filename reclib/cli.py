@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, runtime_checkable
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -57,6 +57,7 @@ class Stopped(Exception):
     """Ctrl-C; the message says what is kept and how to go on."""
 
 
+@runtime_checkable
 class Command(Protocol):
     """What every command is: a dataclass of options, with EXAMPLES for its help."""
 
@@ -368,7 +369,7 @@ class Ledger:
 
     EXAMPLES: ClassVar[str] = """
         python -m reclib ledger
-        python -m reclib ledger --json --paper "Zhai et al. (2024)"
+        python -m reclib ledger --json --paper "HSTU (Zhai et al., 2024)"
         python -m reclib ledger --markdown > ledger.md"""
 
     json: bool = False  # id, paper, chapter, claim, paper_value, statistic, value, low, high, seeds, verdict
@@ -686,7 +687,7 @@ def _read_table(argument: str, name: str) -> Any:
         if path.name.endswith(".parquet"):
             return pd.read_parquet(path)
         if path.name.endswith((".jsonl", ".jsonl.gz")):
-            return pd.read_json(path, lines=True, convert_dates=False)
+            return pd.read_json(path, lines=True, dtype=False)
         if path.name.endswith((".csv", ".csv.gz")):
             return pd.read_csv(path)
     except (ValueError, OSError, EOFError) as error:

@@ -44,6 +44,8 @@ def read_gzip(path: Path) -> bytes:
         with gzip.open(path) as file:
             while chunk := file.read(1 << 16):
                 chunks.append(chunk)
+    except FileNotFoundError:
+        raise DataError(path, None, "is missing; copy or fetch the data set again") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         line = b"".join(chunks).count(b"\n") + 1
         raise DataError(path, line, f"the gzip data breaks off here ({error}); get the file again") from error

@@ -107,8 +107,6 @@ def load_open_bandit(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        raise DataError(path, None, "is missing; copy or fetch open-bandit-small again")
     frame = read_csv(path, read_gzip(path))
     return frame.loc[:, [column for column in frame.columns if not str(column).startswith("Unnamed")]]
 
