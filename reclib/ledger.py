@@ -439,9 +439,9 @@ def to_markdown(chapters: Mapping[int, str] | None = None) -> str:
         lines += ["| claim | paper | here (95 % interval) | seeds | verdict | chapter |"]
         lines += ["| --- | ---: | ---: | ---: | --- | --- |"]
         lines += [_table_line(v, links) for v in own]
-        lines += ["", "**How each is decided**", ""]
-        for v in own:
-            lines += [f"- `{v.claim.id}`. {_how(v)}"]
+        lines += ["", "```{dropdown} How each is decided"]
+        lines += [f"- `{v.claim.id}`. {_how(v)}" for v in own]
+        lines += ["```"]
     return "\n".join(lines) + "\n"
 
 
