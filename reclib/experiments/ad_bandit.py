@@ -38,6 +38,7 @@ class AdBandit:
     value: Float[Tensor, "seeds users slots ads"]  # reward of a click
     bid: Float[Tensor, "seeds users slots ads"]  # what the advertiser pays for a click, the mean ad's bid = 1
     tap: Float[Tensor, "seeds users slots ads"]  # probability of an accidental tap, for which nobody pays
+    item: Int[Tensor, "seeds users slots ads"]  # the ad's number in the world
     cost: float = 0.0  # reward lost per ad shown: the user's patience
     noisy: bool = True  # the reward is drawn (click or no click); False: it is its expectation
     may_stop: bool = True  # a page of several slots may end early
@@ -67,7 +68,7 @@ class AdBandit:
         return self.click * self.value - self.cost
 
 
-TABLES = ("user", "ad", "click", "value", "bid", "tap")
+TABLES = ("user", "ad", "click", "value", "bid", "tap", "item")
 
 
 class Policy(NamedTuple):
@@ -248,8 +249,9 @@ def ad_bandit(world: AdWorld, seeds: Sequence[int], *, users: int, slots: int, a
     retrieval score, the bid, and what everybody can read in it.
     """
     parts = [_one_bandit(world, np.random.default_rng([3, seed]), users, slots, ads) for seed in seeds]
-    user, ad, click, bid, tap = (torch.from_numpy(np.stack(part)).float() for part in zip(*parts, strict=True))
-    return AdBandit(user, ad, click, torch.ones_like(click), bid, tap)
+    *floats, item = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
+    user, ad, click, bid, tap = (table.float() for table in floats)
+    return AdBandit(user, ad, click, torch.ones_like(click), bid, tap, item)
 
 
 def _one_bandit(world: AdWorld, rng: np.random.Generator, users: int, slots: int, ads: int) -> tuple[np.ndarray, ...]:
@@ -289,7 +291,7 @@ def _one_bandit(world: AdWorld, rng: np.random.Generator, users: int, slots: int
     user = np.concatenate([np.ones((users, 1)), taste, *profile], axis=1)
     video = (catalogue.table["format"] == "video").to_numpy()[item - 1]
     tap = np.minimum(TAP_FACTOR * people.noise_rate[who], 1.0)[:, None, None] * video
-    return user, ad, of_item(click), bid, tap
+    return user, ad, of_item(click), bid, tap, item
 
 
 def _standard(x: np.ndarray) -> np.ndarray:

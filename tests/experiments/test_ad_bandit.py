@@ -3,10 +3,12 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from reclib.experiments.ad_bandit import (
+    TABLES,
     AdBandit,
     Policy,
     ad_bandit,
@@ -34,9 +36,8 @@ def pages():
         return torch.rand(*shape, generator=generator)
 
     click = random(2, 3, 3, 2)
-    bandit = AdBandit(
-        random(2, 3, 4), random(2, 3, 3, 2, 5), click, 1 + random(2, 3, 3, 2), random(2, 3, 3, 2), click * 0, cost=0.3
-    )
+    value, bid, item = 1 + random(2, 3, 3, 2), random(2, 3, 3, 2), torch.ones(2, 3, 3, 2, dtype=torch.long)
+    bandit = AdBandit(random(2, 3, 4), random(2, 3, 3, 2, 5), click, value, bid, click * 0, item, cost=0.3)
     policy = Policy(2 * random(2, 4, 5) - 1, random(2, 4) - 1)
     return bandit, policy
 
@@ -99,7 +100,7 @@ def world_bandit():
 
 def test_a_seed_means_the_same_users_whatever_its_company(world_bandit):
     alone = ad_bandit(ad_world("tiny"), [1], users=40, slots=1, ads=8)
-    for name in ("user", "ad", "click", "value", "bid", "tap"):
+    for name in TABLES:
         torch.testing.assert_close(getattr(alone, name)[0], getattr(world_bandit, name)[1])
         assert torch.isfinite(getattr(alone, name)).all()
     assert not torch.equal(world_bandit.click[0], world_bandit.click[1])
@@ -107,6 +108,11 @@ def test_a_seed_means_the_same_users_whatever_its_company(world_bandit):
 
 def test_clicks_and_bids_are_those_of_the_world(world_bandit):
     assert ((world_bandit.click > 0) & (world_bandit.click < 1)).all()
+    user = np.random.default_rng([3, 1]).choice(len(ad_world("tiny").users), 40, replace=False)
+    asked = ad_world("tiny").click_probability(user, world_bandit.item[1, :, 0].numpy())
+    np.testing.assert_allclose(asked, world_bandit.click[1, :, 0], rtol=1e-5)
+    for items in world_bandit.item.flatten(0, 1).flatten(1).tolist():
+        assert len(set(items)) == len(items)  # no ad stands twice on a page
     catalogue = ad_world("tiny").catalogue
     cents = (world_bandit.bid * catalogue.bid[1:].mean()).round().unique()
     assert set(cents.tolist()) <= set(catalogue.bid[1:].tolist())
