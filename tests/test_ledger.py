@@ -195,15 +195,12 @@ def test_what_a_claim_reads_is_what_its_experiment_records(name):
         }
         return
     results = load(name)
-    chapter = [c for c in ledger.claims() if c.experiment == name and c.statistic is not None]
-    unknown = {
-        str(cell)
-        for c in chapter
-        for cell in c.statistic.cells
-        if cell.per_seed(results).empty and cell.swept(results).empty
-    }
-    assert not unknown
-    assert not [c.id for c in chapter if judge(c, results).verdict == "not run yet"]
+    undecided = {}
+    for c in (c for c in ledger.claims() if c.experiment == name and c.statistic is not None):
+        if judge(c, results).verdict == "not run yet":
+            cells = {cell: cell.per_seed(results).index.union(cell.swept(results).index) for cell in c.statistic.cells}
+            undecided[c.id] = {str(cell): len(seeds) for cell, seeds in cells.items() if len(seeds) < c.seeds}
+    assert not undecided, "seeds recorded of what these claims read: finish the experiment, or correct the name"
 
 
 def test_one_paper_one_chapter():

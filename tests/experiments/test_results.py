@@ -221,10 +221,10 @@ def test_interval_agrees_with_scipy(values):
 
 def test_prediction_interval_covers_one_new_run_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    runs, new = rng.normal(size=(4000, 5)), rng.normal(size=4000)
+    runs, new = rng.normal(size=(1000, 5)), rng.normal(size=1000)
     bounds = np.array([prediction_interval(r) for r in runs])
     covered = ((bounds[:, 1] <= new) & (new <= bounds[:, 2])).mean()
-    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 4000))
+    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 1000))
     confidence = np.array([interval(r) for r in runs])
     assert ((confidence[:, 1] <= new) & (new <= confidence[:, 2])).mean() < 0.8  # why the wider one is needed
 
