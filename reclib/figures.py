@@ -74,6 +74,7 @@ class Frames(widgets.VBox):  # type: ignore[misc]
 
     def __init__(self, controls: widgets.Widget, stack: widgets.Stack, first_png: bytes) -> None:
         super().__init__([controls, stack])
+        self.add_class("reclib-frames")
         self._first_png = first_png
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

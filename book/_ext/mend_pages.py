@@ -1,4 +1,4 @@
-"""Makes the pages work without a network and from ``file://``; falls back to a CDN where the scripts are missing."""
+"""Makes the pages work without a network, from ``file://`` and with a screen reader; falls back to a CDN if need be."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,12 @@ from sphinx.ext.mathjax import MATHJAX_URL
 from sphinx.util import logging
 
 WIDGETS_URL = "https://cdn.jsdelivr.net/npm/@jupyter-widgets/html-manager@1.0.14/dist/embed.js"
-FONT_PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*as="font"[^>]*>')
+MENDS = (
+    # The theme's font preloads: browsers refuse them on file://, and its icons do not need them.
+    (re.compile(r'\s*<link rel="preload"[^>]*as="font"[^>]*>'), ""),
+    # Sphinx calls the references a list, but what is in it are no list items.
+    (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
+)
 
 
 def choose_scripts(app: Sphinx, config: Config) -> None:
@@ -25,17 +30,19 @@ def choose_scripts(app: Sphinx, config: Config) -> None:
     )
 
 
-def drop_font_preloads(app: Sphinx, error: Exception | None) -> None:
-    """Take out the theme's font preloads: browsers refuse them on ``file://``, and its icons do not need them."""
+def mend_pages(app: Sphinx, error: Exception | None) -> None:
+    """Apply `MENDS` to every page."""
     if error is None and app.builder.format == "html":
         for page in Path(app.outdir).rglob("*.html"):
-            text = page.read_text(encoding="utf-8")
-            if FONT_PRELOAD.search(text):
-                page.write_text(FONT_PRELOAD.sub("", text), encoding="utf-8")
+            before = text = page.read_text(encoding="utf-8")
+            for pattern, replacement in MENDS:
+                text = pattern.sub(replacement, text)
+            if text != before:
+                page.write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("config-inited", choose_scripts)
-    app.connect("build-finished", drop_font_preloads)
+    app.connect("build-finished", mend_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
