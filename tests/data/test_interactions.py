@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -294,3 +296,65 @@ def test_select_keeps_what_it_is_told(log, data):
     assert [kept.user_ids[u] for u in kept.user] == [log.user_ids[u] for u in log.user[keep]]
     assert kept.lengths.sum() == len(kept) == keep.sum()
     assert kept.lengths.min() >= 1
+
+
+# ------------------------------------------------------------------------------------------------------- Parquet
+
+
+def assert_same_array(one, two):
+    assert (one is None) == (two is None)
+    if one is not None:
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(one, two)
+
+
+def assert_same_log(one, two):
+    for name in ("user", "item", "time", "user_ids"):
+        assert_same_array(getattr(one, name), getattr(two, name))
+    assert list(one.extra) == list(two.extra)
+    for key in one.extra:
+        assert_same_array(one.extra[key], two.extra[key])
+    assert (one.n_items, one.name) == (two.n_items, two.name)
+    pd.testing.assert_frame_equal(one.items, two.items)
+
+
+@settings(max_examples=40, deadline=None)
+@given(logs(), st.booleans(), st.booleans(), st.data())
+def test_parquet_loses_nothing(log, timed, named, data):
+    n = len(log)
+
+    def array(elements, dtype):
+        return np.array(data.draw(st.lists(elements, min_size=n, max_size=n)), dtype=dtype)
+
+    log = dataclasses.replace(
+        log,
+        time=log.time / 3 if timed else None,
+        user_ids=log.user_ids if named else None,
+        items=log.items.assign(
+            title=[f"item {i}" for i in log.items.index], price=np.arange(log.n_items, dtype=np.float32)
+        ),
+        extra={
+            "price": array(st.floats(), np.float64),  # with NaN and infinity
+            "half": array(st.floats(width=32), np.float32),
+            "click": array(st.booleans(), bool),
+            "rank": array(st.integers(-128, 127), np.int8),
+            "place": array(st.sampled_from(["top", "", "weiß"]), np.str_),
+        },
+        name="shop, March",
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "new" / "folder"
+        log.to_parquet(folder)
+        assert_same_log(Interactions.from_parquet(folder), log)
+        plain = pd.read_parquet(folder / "events.parquet")  # readable without reclib
+        assert plain["item"].tolist() == log.item.tolist()
+
+
+def test_parquet_that_is_not_ours(tmp_path):
+    with pytest.raises(ValueError, match=r"folder: .*events.parquet does not exist"):
+        Interactions.from_parquet(tmp_path)
+    frame = pd.DataFrame({"user": [0], "item": [1]})
+    frame.to_parquet(tmp_path / "events.parquet")
+    frame.to_parquet(tmp_path / "items.parquet")
+    with pytest.raises(ValueError, match=r"folder: .* was not written by Interactions.to_parquet"):
+        Interactions.from_parquet(tmp_path)
