@@ -352,16 +352,22 @@ def difficulty_weight(p: float, size: int, std: Literal["sample", "population", 
 
 
 def fit_reward_model(
-    bandit: AdBandit, impressions: int, taps: bool, generator: torch.Generator, ridge: float = 1.0
+    bandit: AdBandit,
+    logging: Policy,
+    impressions: int,
+    taps: bool,
+    generator: torch.Generator,
+    ridge: float = 1.0,
 ) -> AdBandit:
-    """A click model from a log of random impressions; the bandit it believes in, with its score as the reward.
+    """A click model from the log of a policy; the bandit it believes in, with its score as the reward (one slot).
 
-    The log counts an accidental tap as a click if `taps`. The model is logistic in xᵀ W y with Gaussian prior of
+    The log counts an accidental tap as a click if `taps`. The model is logistic in xᵀ W y with a Gaussian prior of
     precision `ridge`, fitted to convergence: the same family as the policy, so the policy can follow it anywhere.
     """
     label = 1 - (1 - bandit.click) * (1 - bandit.tap) if taps else bandit.click
     seeds, cells = len(label), label[0].numel()
-    pick = torch.randint(cells, (seeds, impressions), generator=generator)
+    chance = log_policy(bandit, logging).exp().flatten(1)  # users are equally likely
+    pick = torch.multinomial(chance, impressions, replacement=True, generator=generator)
     shown = torch.zeros(seeds, cells).scatter_add_(1, pick, torch.ones(seeds, impressions)).reshape(label.shape)
     clicked = torch.binomial(shown, label, generator=generator)
     weights = torch.zeros_like(uniform_policy(bandit).ads, requires_grad=True)
@@ -420,9 +426,14 @@ def page_ratio_loss(new: Tensor, old: Tensor, gain: Tensor) -> Tensor:
     return ppo_loss(new.sum(-1), old.sum(-1), gain, 1.0, math.inf)
 
 
+def sequence_ratio_loss(new: Tensor, old: Tensor, gain: Tensor) -> Tensor:
+    """The geometric mean of the tokens' ratios, times the length: GSPO divides by it, the other two do not."""
+    return new.shape[-1] * gspo_loss(new, old, gain, clip_low=1.0, clip_high=math.inf)
+
+
 RATIOS: dict[str, Loss] = {  # which π_new / π_old weighs an advantage; no clip
     "token": partial(dr_grpo_loss, clip_low=1.0, clip_high=math.inf),
-    "sequence": partial(gspo_loss, clip_low=1.0, clip_high=math.inf),  # geometric mean of the tokens'
+    "sequence": sequence_ratio_loss,
     "page": page_ratio_loss,
 }
 
@@ -483,7 +494,7 @@ class Config:
     impressions: tuple[int, ...] = (500, 2000, 8000, 32000)  # logs for the reward model
     betas: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 1.0)  # KL penalties
     hacking_updates: int = 300
-    hacking_lr: float = 0.03
+    hacking_lr: float = 0.01  # small, so that the snapshots see the way and not only its end
     lengths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # slots, for the study of ratios
     drift: float = 0.01  # nats per token between the policy that drew and the policy that learns
 
@@ -495,6 +506,7 @@ SCALES = {
         sparsity=(0.1, 1.0), epochs=(1, 4), impressions=(500, 2000), betas=(0.0, 0.1), hacking_updates=30,
         lengths=(1, 4),
     ),
+    "book": Config(),  # the chapter runs one seed live at the recorded sizes
     "full": Config(),
 }  # fmt: skip
 
@@ -768,30 +780,54 @@ def run_weights(config: Config, recorder: Recorder) -> None:
         recorder.save(arm, "weight of a user", note, 0.0, measured)
 
 
+class Log(NamedTuple):
+    """Where the reward model learns, which is also where the policy starts."""
+
+    own: bool  # the log of a policy that is half-way already, the start of training; False: of random ads
+    taps: bool  # accidental taps count as clicks
+
+
+LOGS = {
+    "clean log": Log(own=False, taps=False),
+    "log with taps": Log(own=False, taps=True),
+    "own clean log": Log(own=True, taps=False),
+    "own log with taps": Log(own=True, taps=True),
+}
+
+
 def run_hacking(config: Config, recorder: Recorder) -> None:
     """GRPO on the score of a learned reward model: what the model believes, what is true, and how far it went."""
-    size = {"updates": config.hacking_updates, "every": 2 * config.every}
-    note = some(config, "preset", "users", "ads", "climb", "groups", "size", "hacking_lr") | size
-    for taps in (False, True):
-        log = "log with taps" if taps else "clean log"
-        for impressions in config.impressions:
-            # The KL penalty is swept on the second largest log.
-            betas = config.betas if impressions == config.impressions[-2] else config.betas[:1]
-            for beta in betas:
-                arm, setting = f"beta = {beta:g}", f"{log}, {impressions} impressions"
-                if not recorder.needs(arm, setting, note):
-                    continue
-                truth, scale = measured_bandit(config, tuple(recorder.seeds), "revenue")
-                began = time.perf_counter()
-                generator = torch.Generator().manual_seed(impressions + taps)
-                proxy = fit_reward_model(truth, impressions, taps, generator)
-                training = train(
-                    proxy, replace(ON_POLICY, beta=beta), torch.full((len(recorder.seeds),), config.hacking_lr),
-                    updates=size["updates"], groups=config.groups, size=config.size, every=size["every"],
-                    generator=generator,
-                )  # fmt: skip
-                measured = hacking_measured(truth, proxy, scale, training)
-                recorder.save(arm, setting, note, time.perf_counter() - began, measured)
+    note = some(config, "preset", "users", "ads", "climb", "groups", "size", "hacking_lr", "hacking_updates", "every")
+    runs = [
+        (name, impressions, beta)
+        for name in LOGS
+        for impressions in config.impressions
+        # The KL penalty is swept on the second largest log.
+        for beta in (config.betas if impressions == config.impressions[-2] else config.betas[:1])
+    ]
+    for name, impressions, beta in tqdm(runs, desc="reward hacking"):
+        arm, setting = f"beta = {beta:g}", f"{name}, {impressions} impressions"
+        if recorder.needs(arm, setting, note):
+            began = time.perf_counter()
+            truth, scale = measured_bandit(config, tuple(recorder.seeds), "revenue")
+            proxy, training = hack(truth, scale, LOGS[name], impressions, beta, config)
+            measured = hacking_measured(truth, proxy, scale, training)
+            recorder.save(arm, setting, note, time.perf_counter() - began, measured)
+
+
+def hack(
+    truth: AdBandit, scale: Scale, log: Log, impressions: int, beta: float, config: Config
+) -> tuple[AdBandit, Training]:
+    """Fit a reward model to a log, then maximise its score by GRPO with a KL penalty to the start."""
+    generator = torch.Generator().manual_seed(impressions)
+    start = scale.half if log.own else uniform_policy(truth)
+    proxy = fit_reward_model(truth, start, impressions, log.taps, generator)
+    training = train(
+        proxy, replace(ON_POLICY, beta=beta), torch.full((len(truth.user),), config.hacking_lr),
+        updates=config.hacking_updates, groups=config.groups, size=config.size, every=config.every,
+        generator=generator, start=start,
+    )  # fmt: skip
+    return proxy, training
 
 
 def hacking_measured(truth: AdBandit, proxy: AdBandit, scale: Scale, training: Training) -> Measured:

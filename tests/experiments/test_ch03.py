@@ -163,7 +163,10 @@ def test_a_penalty_holds_the_policy_near_its_start(clicks):
 def test_a_reward_model_with_a_long_honest_log_knows_the_truth_better(clicks):
     bandit, _ = clicks
     error = {
-        (n, taps): (ch03.fit_reward_model(bandit, n, taps, generator()).click - bandit.click).square().mean().item()
+        (n, taps): (ch03.fit_reward_model(bandit, uniform_policy(bandit), n, taps, generator()).click - bandit.click)
+        .square()
+        .mean()
+        .item()
         for n in (200, 50_000)
         for taps in (False, True)
     }
