@@ -12,12 +12,12 @@ Three experiments in one file of results, told apart by the column `setting`:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reclib.data import load_dataset
-from reclib.data.interactions import Split
+from reclib.evaluation import Recommender
 from reclib.experiments.protocol import COUNTING, NEURAL, Recipe, count, measure, train
 from reclib.experiments.results import record, results_root
 from reclib.world import AdWorld, AdWorldConfig
@@ -41,7 +41,8 @@ class Study:
     tuned: bool = False  # take the learning rate of each arm from LEARNING_RATE
 
 
-WORLD_RECIPE = Recipe(max_len=50, dropout=0.2, batch_size=128, epochs=12)
+WORLD_RECIPE = Recipe(max_len=50, batch_size=32, lr=1e-2, epochs=8)
+NOISE_RECIPE = replace(WORLD_RECIPE, epochs=5)  # shorter, because it is run for every noise rate
 
 
 @dataclass(frozen=True)
@@ -52,30 +53,30 @@ class Config:
         Study("adworld", (*COUNTING, *NEURAL, "oracle"), WORLD_RECIPE, seeds=5),
         Study(
             "amazon2018-scientific",
-            (*COUNTING, "gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu"),
-            Recipe(max_len=50, dropout=0.4, epochs=20),
+            (*COUNTING, "sasrec", "hstu", "gru4rec", "sasrec_bce1", "sasrec_gbce"),
+            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=36),
             seeds=5,
             tuned=True,
         ),
         Study(
             "amazon2014-beauty",
             (*COUNTING, "sasrec", "sasrec_bce1"),
-            Recipe(max_len=50, dropout=0.4, epochs=16),
+            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=16),
             seeds=3,
             tuned=True,
         ),
         Study(
             "movielens-1m",
             (*COUNTING, "sasrec", "hstu", "sasrec_bce1"),
-            Recipe(max_len=200, dropout=0.1, batch_size=16, epochs=14),
+            Recipe(max_len=200, dropout=0.1, batch_size=16, lr=1e-2, epochs=14),
             seeds=3,
         ),
     )
     world: str = "book"  # preset of the ad world
-    tuning_rates: tuple[float, ...] = (1e-3, 3e-3)  # learning rates tried for each neural arm
+    tuning_rates: tuple[float, ...] = (3e-3, 1e-2)  # learning rates tried for each neural arm
     noise: tuple[float, ...] = (0.0, 0.3, 0.6)  # shares of noise events in the world
     noise_arms: tuple[str, ...] = ("transitions", "sasrec", "hstu")
-    noise_recipe: Recipe = field(default_factory=lambda: WORLD_RECIPE)
+    noise_recipe: Recipe = NOISE_RECIPE
 
 
 SMOKE = Recipe(max_len=20, dim=16, layers=1, epochs=2)
@@ -128,11 +129,6 @@ def world(config: Config, seed: int, **changes: Any) -> AdWorld:
     return AdWorld(AdWorldConfig.preset(config.world, seed=seed, **changes))
 
 
-def _split(config: Config, dataset: str, seed: int) -> Split:
-    log = world(config, seed).simulate() if dataset == "adworld" else load_dataset(dataset)
-    return log.leave_one_out()
-
-
 def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
     recipe = study.recipe
     if study.tuned and arm in NEURAL:
@@ -143,9 +139,11 @@ def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, An
     with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
         if log.finished:
             return
-        split = _split(config, study.dataset, seed)
-        if arm == "oracle":
-            model = world(config, seed).oracle()
+        ads = world(config, seed) if study.dataset == "adworld" else None
+        split = (ads.simulate() if ads else load_dataset(study.dataset)).leave_one_out()
+        model: Recommender
+        if ads and arm == "oracle":
+            model = ads.oracle
         elif arm in COUNTING:
             model = count(arm, split.train)
         else:
