@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 
 from tests.benchmarks.comparison import Comparison
 
@@ -21,15 +21,23 @@ print(json.dumps({"seconds": seconds, "GiB": peak / 2**30, "events": len(log)}))
 def compare(
     name: str, preset: str, unit: str, limit: float, *, threads: int, seconds: float, rounds: int
 ) -> Comparison:
-    """The best of all rounds, each in a fresh process."""
+    """The best of all rounds."""
+    return Comparison(
+        name, min(f[unit] for f in simulate(preset, rounds)), limit, "limit", unit, 1.0, more_is_better=False
+    )
+
+
+@cache
+def simulate(preset: str, rounds: int) -> list[dict[str, float]]:
+    """Seconds and memory of each round, in a fresh process; once for all benchmarks of a preset."""
     found = []
     for _ in range(rounds):
         done = subprocess.run([sys.executable, "-c", CODE, preset], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the world failed: {done.stderr.strip()[-600:]}")
         found.append(json.loads(done.stdout))
-        print(f"    {preset}: {found[-1]['events']} events", flush=True)
-    return Comparison(name, min(f[unit] for f in found), limit, "limit", unit, 1.0, more_is_better=False)
+        print("    {events} events, {seconds:.1f} s, {GiB:.2f} GiB".format(**found[-1]), flush=True)
+    return found
 
 
 BENCHMARKS = {
