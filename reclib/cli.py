@@ -249,36 +249,40 @@ class DataFetch:
 
 @dataclass(frozen=True)
 class DataVerify:
-    """Check data sets: every file loads, counts are the known ones, nothing changed since it was fetched."""
+    """Check data sets, or your own folder: every file loads, counts are right, nothing changed since it was fetched."""
 
     EXAMPLES: ClassVar[str] = """
         python -m reclib data verify
-        python -m reclib data verify movielens-1m amazon2014-beauty"""
+        python -m reclib data verify movielens-1m ~/logs/my-shop"""
 
-    names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME …]")] = ()  # default: all that are here
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME …]")] = ()  # default: known sets that are here
     data_dir: Folder = None  # look here first
 
     def run(self) -> int:  # noqa: D102
         folders: dict[str, Path] = {}
         for name in self.names or CATALOGUE:
-            info = lookup(name)
             try:
-                folders[info.name] = find_folder(info.name, self.data_dir)
+                folders[name] = find_folder(name, self.data_dir)
             except MissingDataset:
                 if self.names:
                     raise
         if not folders:
             raise ValueError("none of the data sets is here; see `python -m reclib data list`")
-        from reclib.data import fetch
+        from reclib.data import fetch, load_dataset
         from reclib.data.files import DataError
 
         failed = False
         for name, folder in folders.items():
+            note: str | None = None
             try:
-                problems = fetch.verify(CATALOGUE[name], folder)
-                note = None if problems else fetch.order_note(CATALOGUE[name], folder)
+                if name in CATALOGUE:
+                    problems = fetch.verify(CATALOGUE[name], folder)
+                    note = None if problems else fetch.order_note(CATALOGUE[name], folder)
+                else:
+                    log, problems = load_dataset(name, self.data_dir), []
+                    note = f"{log.n_users:,} users, {log.n_items:,} items, {len(log):,} events"
             except DataError as error:
-                problems, note = [str(error)], None
+                problems = [str(error)]
             failed |= bool(problems)
             print(f"{name}: {'; '.join(problems) or 'sound'}{f' ({note})' if note else ''}")
         return int(failed)

@@ -529,6 +529,14 @@ def test_list_and_path_show_your_own_log(shop: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == f"{shop}\n"
 
 
+def test_verify_checks_your_own_log(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "verify", str(shop)]) == 0
+    assert capsys.readouterr().out == f"{shop}: sound (80 users, 30 items, 560 events)\n"
+    (shop / "items.jsonl.gz").write_bytes(b"")
+    assert main(["data", "verify", "shop", "--data-dir", str(shop.parent)]) == 1
+    assert "items.jsonl.gz" in capsys.readouterr().out
+
+
 def test_list_is_a_table(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list", "--data-dir", str(shop.parent)]) == 0
     lines = capsys.readouterr().out.splitlines()
