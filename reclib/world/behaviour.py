@@ -36,7 +36,7 @@ OWN, INTENT, COMPLEMENTARY, RETURNED, NOISE = range(5)
 CHUNK = 1024  # users simulated at once; part of the world's definition, because each chunk has its own generators
 
 
-@dataclass
+@dataclass(eq=False)
 class Minds:
     """Hidden states of `n` users, changed in place as they live on."""
 
@@ -62,7 +62,7 @@ class Minds:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """The hidden side of a log: one row per event, in the order of the log, and the minds at its end."""
 

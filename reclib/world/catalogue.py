@@ -35,7 +35,7 @@ class Tree:
     complement_share: Float[np.ndarray, "complements"]  # with which probability, sums to 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Catalogue:
     """All ads. `table` and `image` are public; the rest, and `summary`, is hidden truth."""
 
@@ -57,6 +57,9 @@ class Catalogue:
     appeal: Int[np.ndarray, "items"]  # the selling point that really draws
     community: Int[np.ndarray, "items"]  # who likes it for no reason that any text gives
     summary: tuple[str, ...]  # per ad (entry 0 empty): one sentence that states persona and appeal
+
+    def __repr__(self) -> str:
+        return f"Catalogue({self.n_items} ads in {len(self.tree.topics)} topics)"
 
     @property
     def n_items(self) -> int:

@@ -30,7 +30,7 @@ class AdWorldConfig:
 
     # ---- ads: log exposure_i = σ (√½ quality_i + √½ ξ_i), exposure normalised to sum 1
     popularity_sigma: float = 0.7  # σ: 0 = all ads alike, 0.7 = mild, above 1 a few ads take everything
-    taste_dim: int = 8  # dimensions of the hidden taste space; each ad's style word names its strongest one
+    taste_dim: int = 3  # dimensions of the hidden taste space; each ad's style word names its strongest one
     image_dim: int = 32  # length of the image-like vector
     image_noise: float = 0.5  # image_i = centre_topic + A v_i + noise · ξ; centre and A v have unit variance
 
@@ -39,23 +39,23 @@ class AdWorldConfig:
     persona_strength: float = 1.0  # if the ad's hidden audience persona is the user's
     appeal_strength: float = 1.0  # if the ad's hidden selling point is what draws the user
     selling_strength: float = 0.5  # if the selling point written in the ad is the user's
-    price_strength: float = 1.0  # − × |price band − band the user likes| / 2
-    audience_strength: float = 1.5  # − if the ad addresses the other gender
+    price_strength: float = 0.8  # − × |price band − band the user likes| / 2
+    audience_strength: float = 1.2  # − if the ad addresses the other gender
     quality_strength: float = 0.3  # × quality_i: better ads are clicked more by everybody
     community_strength: float = 1.0  # if user and ad share a hidden community; no text shows it
     n_communities: int = 5  # hidden communities
 
     # ---- what a user wants next: a genuine event returns to an own interest, stays, or moves to a complement
-    return_share: float = 0.6  # share of genuine events that go to one of the user's own interests
-    stay_share: float = 0.1  # … that stay in the topic of the current intent
-    complement_share: float = 0.3  # … that move to a complementary topic; the three sum to 1
-    n_complements: int = 3  # complements per topic, with probabilities ∝ 1, 1/2, 1/3 …
+    return_share: float = 0.75  # share of genuine events that go to one of the user's own interests
+    stay_share: float = 0.05  # … that stay in the topic of the current intent
+    complement_share: float = 0.2  # … that move to a complementary topic; the three sum to 1
+    n_complements: int = 2  # complements per topic, with probabilities ∝ 1, 1/2, 1/3 …
 
     # ---- own interests: slot k has weight w_k ∝ awake_k exp(a_k)
-    n_interests: int = 4  # interests a user has at a time
+    n_interests: int = 5  # interests a user has at a time
     interest_sigma: float = 0.5  # standard deviation of a_k, at every time
     drift_events: float = 100.0  # a_k(t) is AR(1) with autocorrelation exp(-Δ / drift_events) over Δ events
-    interest_lifetime: float = 200.0  # mean events until an interest is replaced by a new one
+    interest_lifetime: float = 400.0  # mean events until an interest is replaced by a new one
     awake_events: float = 60.0  # mean events until an interest falls asleep (weight 0); one always stays awake
     sleep_events: float = 20.0  # mean events asleep: geometric, so P(asleep longer than n) = (1 - 1/sleep_events)^n
     persona_focus: float = 1.0  # interests ∝ exp(topic_sigma g_z + persona_focus A[persona, z]), both normal
@@ -185,8 +185,8 @@ PRESETS: dict[str, AdWorldConfig] = {
     ),
     "book": AdWorldConfig(),
     "lifelong": AdWorldConfig(
-        n_users=300, n_items=9600, n_interests=6, mean_events=1200, min_events=1000, sigma_events=0.1,
-        interest_lifetime=1500, awake_events=150, sleep_events=300, drift_events=1000,
+        n_users=300, n_items=12_000, n_interests=8, mean_events=1200, min_events=1000, sigma_events=0.1,
+        interest_lifetime=2000, awake_events=110, sleep_events=450, drift_events=1000,
         session_gap=120, mission_gap=43200,
     ),
     "large": AdWorldConfig(n_users=20_000, n_items=4800),

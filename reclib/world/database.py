@@ -35,14 +35,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from reclib.world import words
 from reclib.world.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    import duckdb
 
 FIRST_DAY = dt.date(2025, 8, 1)
 N_DAYS = 184  # up to 31 January 2026
@@ -117,6 +120,8 @@ def write(
     Raises:
         ValueError: `path` exists, `as_of` lies outside the period, or the catalogue has too few advertisers or ads.
     """
+    import duckdb  # here, because only this function needs it and it takes a while to load
+
     clock = _parse_clock(as_of)
     if path is not None and Path(path).exists():
         raise ValueError(f"path: {path} exists; delete it or give another name")

@@ -63,7 +63,7 @@ class Comparison:
     p_value: float  # two-sided, of "no difference"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ABTest:
     """Result of an online experiment. `result["click"]` is the comparison of a metric; `print` shows all."""
 
@@ -85,7 +85,7 @@ class ABTest:
         """One row per metric."""
         return pd.DataFrame([vars(c) for c in self.comparisons]).set_index("metric")
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [
             f"{self.treatment} against {self.control}: {self.users[0]} and {self.users[1]} users, "
             f"{self.rounds} impressions each, {self.level:.0%} intervals"

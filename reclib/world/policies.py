@@ -108,7 +108,7 @@ def choose(probability: Float[np.ndarray, "n items"], rng: np.random.Generator) 
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoggedFeedback:
     """What a logging policy leaves behind: one row per impression. The last three columns are hidden truth."""
 

@@ -31,7 +31,7 @@ from reclib.world.users import Users
 ROWS = 1024  # rows of users × catalogue computed at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class UserState:
     """Hidden states of `n` users, each just before one event."""
 

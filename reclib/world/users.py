@@ -19,7 +19,7 @@ from reclib.world import words
 from reclib.world.config import AdWorldConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Users:
     """All users. The first five arrays could stand in a profile; the rest is hidden truth."""
 
@@ -38,6 +38,9 @@ class Users:
 
     def __len__(self) -> int:
         return len(self.gender)
+
+    def __repr__(self) -> str:
+        return f"Users({len(self)})"
 
     def profile(self, user: int) -> str:
         """What a form would say about a user, in the words of the ads."""

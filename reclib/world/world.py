@@ -194,10 +194,10 @@ class AdWorld:
     def click_probability(
         self,
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         *,
         event: Int[np.ndarray, "n"] | None = None,
-    ) -> Float[np.ndarray, "n *m"]:
+    ) -> Float[np.ndarray, "rows *m"]:
         """c(u, i): probability that the user clicks the ad when it is shown.
 
         Args:
@@ -210,50 +210,50 @@ class AdWorld:
     def conversion_probability(
         self,
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         *,
         event: Int[np.ndarray, "n"] | None = None,
-    ) -> Float[np.ndarray, "n *m"]:
+    ) -> Float[np.ndarray, "rows *m"]:
         """P(conversion | click)."""
         return self._per_pair(lambda s, i: self.truth.conversion_probability(s.user, i), users, items, event)
 
     def expected_revenue(
         self,
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         *,
         event: Int[np.ndarray, "n"] | None = None,
-    ) -> Float[np.ndarray, "n *m"]:
+    ) -> Float[np.ndarray, "rows *m"]:
         """c(u, i) · bid(u, i): cents per impression. Times 1,000 it is the eCPM, the business reward."""
         return self._per_pair(self.market.expected_revenue, users, items, event)
 
     def bids(
         self,
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         *,
         event: Int[np.ndarray, "n"] | None = None,
-    ) -> Float[np.ndarray, "n *m"]:
+    ) -> Float[np.ndarray, "rows *m"]:
         """Cents that a click of this user costs the advertiser."""
         return self._per_pair(self.market.bids, users, items, event)
 
     def semantic_fit(
         self,
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         *,
         event: Int[np.ndarray, "n"] | None = None,
-    ) -> Float[np.ndarray, "n *m"]:
+    ) -> Float[np.ndarray, "rows *m"]:
         """How good a match a careful reader would call it, in [0, 1]: w(u) · aspects(u, i)."""
         return self._per_pair(self.market.semantic_fit, users, items, event)
 
     def aspects(
         self,
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         *,
         event: Int[np.ndarray, "n"] | None = None,
-    ) -> Float[np.ndarray, "n *m 4"]:
+    ) -> Float[np.ndarray, "rows *m 4"]:
         """The four aspects of `market.ASPECTS`, each in [0, 1]."""
         return self._per_pair(self.market.aspects, users, items, event)
 
@@ -423,9 +423,9 @@ class AdWorld:
         self,
         question: Callable[[UserState, np.ndarray], np.ndarray],
         users: Int[np.ndarray, "n"] | None,
-        items: Int[np.ndarray, "n *m"],
+        items: Int[np.ndarray, "rows *m"],
         event: Int[np.ndarray, "n"] | None,
-    ) -> Shaped[np.ndarray, "n *rest"]:
+    ) -> Shaped[np.ndarray, "rows *rest"]:
         """Ask a question that takes one state and one ad per row, for one or several ads per user."""
         state, items = self.state(users, event=event), np.asarray(items)
         if items.ndim not in (1, 2) or len(items) != len(state):
