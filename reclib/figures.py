@@ -270,7 +270,13 @@ def _assemble(dials: Sequence[tuple[str, list[str], Kind]], pictures: Sequence[t
 def _control(name: str, labels: list[str], kind: Kind) -> widgets.Widget:
     if len(set(labels)) < len(labels):
         raise ValueError(f"labels: {name!r} has a label twice; a reader could not tell the two frames apart")
-    options = {"options": labels, "index": 0, "description": name, "style": {"description_width": "initial"}}
+    options = {
+        "options": labels,
+        "index": 0,
+        "description": name,
+        "tooltip": name,
+        "style": {"description_width": "initial"},
+    }
     match kind:
         case "slider":
             # Too few options leave the handle no way to go, so the track gets a width of its own.

@@ -29,6 +29,7 @@ TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
 PAGES = [TOC["root"], *(entry["file"] for part in TOC["parts"] for entry in part["chapters"])]
 WITH_WIDGETS = [page for page in PAGES if page.startswith("chapters/")]
 SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1300, "height": 900}}
+CONTROLS = ":scope > .widget-hbox > *"  # inside a widget of reclib.figures
 NO_NETWORK = [
     "--no-sandbox",
     "--disable-gpu",
@@ -95,10 +96,9 @@ def read(browser, address):
         page.on("response", lambda r: r.status >= 400 and page.troubles.append(f"status {r.status}: {r.url}"))
         page.goto(f"{address[scheme]}{name}.html", wait_until="load")
         page.wait_for_function(
-            """() => document.querySelectorAll('.math.notranslate').length === 0
-                     || window.MathJax?.startup?.promise !== undefined"""
+            """() => !document.querySelector('.math.notranslate') || Boolean(window.MathJax?.startup?.promise)"""
         )
-        page.evaluate("() => window.MathJax?.startup?.promise")
+        page.evaluate("async () => { await window.MathJax?.startup?.promise }")
         page.wait_for_function(
             """() => document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length
                      === document.querySelectorAll('.reclib-frames').length"""
@@ -134,7 +134,9 @@ def test_page(read, name, scheme):
 
     broken = page.evaluate("() => [...document.images].filter(i => i.offsetParent && !i.naturalWidth).map(i => i.src)")
     assert broken == [], "pictures that did not load"
-    silent = page.evaluate("() => [...document.images].filter(i => !i.alt.trim()).map(i => i.outerHTML.slice(0, 200))")
+    silent = page.locator("article.bd-article img").evaluate_all(
+        "all => all.filter(i => !i.alt.trim()).map(i => i.outerHTML.slice(0, 200))"
+    )
     assert silent == [], "pictures without alternative text"
 
     assert page.troubles == []
@@ -185,7 +187,7 @@ def test_every_control_moves_its_picture(read, name, scheme, size):
     views = page.locator(".reclib-frames").all()
     assert len(views) >= 2
     for view in views:
-        controls = view.locator(".widget-inline-hbox").all()
+        controls = view.locator(CONTROLS).all()
         assert controls
         first = visible_picture(view)
         caption = view.locator(".reclib-frame figcaption:visible").inner_text()
@@ -212,7 +214,7 @@ def test_controls_have_names(read, name):
     page = read(name)
     page.wait_for_timeout(300)
     for view in page.locator(".reclib-frames").all():
-        for control in view.locator(".widget-inline-hbox").all():
+        for control in view.locator(CONTROLS).all():
             label = control.locator("label.widget-label").inner_text().strip()
             named = control.locator("select, .noUi-handle, [role=radiogroup]").first
             assert label
@@ -237,8 +239,13 @@ class Links(HTMLParser):
         self.targets += [found[key] for key in ("href", "src") if found.get(key)]
 
 
+def pages_of(site: Path) -> list[Path]:
+    """Every page, without the templates that the theme leaves in its own folder."""
+    return [path for path in site.rglob("*.html") if "_static" not in path.parts]
+
+
 def test_links_inside_the_book_lead_somewhere(site):
-    pages = {path: Links(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    pages = {path: Links(path.read_text(encoding="utf-8")) for path in pages_of(site)}
     dead = []
     for path, page in pages.items():
         for target in page.targets:
@@ -253,7 +260,7 @@ def test_links_inside_the_book_lead_somewhere(site):
 
 def test_pages_ask_nothing_of_other_servers(site):
     elsewhere = []
-    for path in site.rglob("*.html"):
+    for path in pages_of(site):
         for tag in re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", path.read_text(encoding="utf-8")):
             if re.search(r"""(?:src|href)=["'](?:https?:)?//""", tag) and 'rel="canonical"' not in tag:
                 elsewhere.append(f"{path.relative_to(site)}: {tag}")
