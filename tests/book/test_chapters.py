@@ -37,14 +37,6 @@ def test_computed_pages_are_up_to_date(name):
     assert path.read_text(encoding="utf-8") == pages[path], "write it anew: make pages"
 
 
-def test_rendering_installs_a_part_of_the_exact_set():
-    def pins(name):
-        return {line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")}
-
-    assert pins("requirements-book.txt") < pins("requirements.txt")
-    assert not any(pin.startswith(("torch", "numpy")) for pin in pins("requirements-book.txt"))
-
-
 # ---------------------------------------------------------------- the guards themselves
 
 
