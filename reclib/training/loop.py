@@ -179,6 +179,7 @@ def fit(
                 _save(path, model, optimizer, config, state)
             bar.update(1)
             bar.set_postfix_str(" ".join(f"{key} {value:.4g}" for key, value in entry.items() if key != "targets"))
+    fabric.barrier()  # the checkpoint is there for whoever leaves first
     if state.best is not None:
         model.load_state_dict(state.best)
     model.eval()
