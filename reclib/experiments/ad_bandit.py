@@ -189,7 +189,7 @@ def follow(bandit: AdBandit, snapshots: Sequence[Policy]) -> Float[Tensor, "snap
     return torch.stack([expected_reward(bandit, log_policy(bandit, policy)).mean(1) for policy in snapshots])
 
 
-def climb(bandit: AdBandit, updates: int, lr: float = 0.05, every: int = 10) -> list[Policy]:
+def climb(bandit: AdBandit, updates: int, lr: float = 0.05, every: int = 2) -> list[Policy]:
     """Train on the exact gradient of the expected reward: the ruler by which every learner is measured."""
     weights = Policy(*(w.requires_grad_() for w in uniform_policy(bandit)))
     optimizer = torch.optim.Adam(weights, lr=lr)

@@ -637,6 +637,7 @@ def learning_settings(config: Config) -> dict[str, tuple[str, dict[str, Learner]
         "dynamic sampling, right answers": ("right answers", DYNAMIC_LEARNERS),
         "deviation, clicks": ("clicks", STD_LEARNERS),
         "deviation, revenue": ("revenue", STD_LEARNERS),
+        "deviation, page": ("page", STD_LEARNERS),
         "length": ("page", LENGTH_LEARNERS),
         "epochs": ("clicks", clip_learners(config)),
     }
@@ -663,7 +664,7 @@ def run_learning(config: Config, recorder: Recorder) -> None:
             began = time.perf_counter()
             found = tune(bandit, scale, learner, config, tuning=tuning, rates=config.learning_rates)
             measured = learning_measured(found, config, tuning)
-            if learners is STD_LEARNERS:
+            if learners is STD_LEARNERS and kind != "page":
                 measured += by_difficulty(bandit, scale, found, tuning)
             recorder.save(arm, setting, note, time.perf_counter() - began, measured)
 

@@ -88,7 +88,8 @@ def drift(
         return overlap(log.item[start], log.item[start + lag])
 
     chance = overlap(log.item[rng.integers(len(log), size=pairs)], log.item[rng.integers(len(log), size=pairs)])
-    return (np.array([at(int(lag)) for lag in lags]) - chance) / (at(1) - chance)
+    near = at(1)
+    return (np.array([near if lag == 1 else at(int(lag)) for lag in lags]) - chance) / (near - chance)
 
 
 def ascends(log: Interactions, column: str = "asin") -> Bool[np.ndarray, "events"]:

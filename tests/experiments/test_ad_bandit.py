@@ -61,7 +61,7 @@ def test_expected_reward_and_kl_equal_enumeration_of_all_pages(pages):
             kl += chance * sum(log_prob[seed, user, t, a] - log_other[seed, user, t, a] for t, a in enumerate(tokens))
         assert total.item() == pytest.approx(1, abs=1e-5)
         assert expected_reward(bandit, log_prob)[seed, user].item() == pytest.approx(reward.item(), abs=1e-5)
-        one = replace(bandit, **{n: getattr(bandit, n)[:, [user]] for n in ("user", "ad", "click", "value")})
+        one = bandit.at(torch.full((2, 1), user))
         assert kl_to(one, policy, other)[seed].item() == pytest.approx(kl.item(), abs=1e-5)
 
 
