@@ -22,6 +22,7 @@ import seaborn as sns
 from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image
 
 Kind = Literal["slider", "dropdown", "radio"]
 
@@ -223,10 +224,12 @@ def _picture(figure: object, caption: str, alt: str, setting: str, where: str) -
     for argument, text in (("alt", alt), ("caption", caption)):
         if not (isinstance(text, str) and text.strip()):
             raise ValueError(f"{argument}: is empty at {where}; say in words what the picture shows")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=FRAME_DPI)
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=FRAME_DPI)
     plt.close(figure)
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
+    # A plot has few colours: a palette of 256 looks the same and makes the page a third of the size.
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png")
     png = buffer.getvalue()
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return png, (
