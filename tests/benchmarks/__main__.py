@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def main() -> int:
         print(f"==> {name}", flush=True)
         try:
             found = BENCHMARKS[name](name, threads=args.threads, seconds=args.seconds, rounds=args.rounds)
-        except (ValueError, RuntimeError) as error:  # no data, no peer: say so, measure the rest
+        except (ValueError, RuntimeError, subprocess.TimeoutExpired) as error:  # no data, no peer, no end: go on
             failed.append(f"{name} was not measured: {error}")
             print(f"    {failed[-1]}", flush=True)
             continue
