@@ -23,8 +23,8 @@ the conversions from the clicks. Each click of an ad costs that day's price, so 
 
 Hence, for every ad and day: the segments of `daily` and the hours of `hourly` sum to the same impressions, clicks,
 conversions and spend; clicks ≤ impressions and conversions ≤ clicks in each row; Σ impressions_per_user · users =
-impressions. Segments and hours without an impression have no row. Prices differ much between accounts, so that the
-mean of their ratios is visibly not the ratio of their sums.
+impressions. Segments and hours without an impression have no row. Prices differ much between accounts, and large
+accounts buy cheaper, so that the mean of the accounts' prices is visibly not the price of all.
 
 All facts are drawn for the whole period first, then cut at `as_of`: moving the clock adds or removes days and never
 changes one.
@@ -168,12 +168,16 @@ def draw_tables(
     day = np.arange(N_DAYS)
     running = (day >= start[:, None]) & (day <= end[:, None])  # [ads, days]
 
+    # An account's price level. Large accounts buy cheaper, so the mean of the accounts' prices is not their price.
+    _, account_row = np.unique(account, return_inverse=True)
+    level = rng.standard_normal(account_row.max() + 1)[account_row]
+
     # Volume: a size per ad, weekday and event factors, and the noise of the day.
-    weekday = np.array([1.0, 0.97, 0.98, 1.0, 1.08, 1.2, 1.15])[days.weekday.to_numpy()]
+    weekday = np.array([1.0, 0.97, 0.98, 1.0, 1.08, 1.2, 1.15])[days.day_of_week.to_numpy()]
     event = np.ones(N_DAYS)
     for _, first, last, factor in EVENTS:
         event[(days >= pd.Timestamp(first)) & (days <= pd.Timestamp(last))] *= factor
-    size = 2000 * np.exp(0.6 * rng.standard_normal(len(ad)))
+    size = 2000 * np.exp(0.6 * rng.standard_normal(len(ad)) - 0.4 * level)
     volume = size[:, None] * weekday * event * np.exp(0.1 * rng.standard_normal((len(ad), N_DAYS)))
     impressions = np.where(running, rng.poisson(volume), 0)
 
@@ -197,10 +201,8 @@ def draw_tables(
     hour_conversions = _deal(segment_conversions.sum(2), hour_clicks, rng)
 
     # Prices: the account's level, the ad's bid, and the auction of the day.
-    _, account_row = np.unique(account, return_inverse=True)
-    level = np.exp(0.8 * rng.standard_normal(account_row.max() + 1))[account_row]
     daily_noise = np.exp(0.1 * rng.standard_normal((len(ad), N_DAYS)))
-    cpc = np.maximum(1, np.round((catalogue.bid[ad] * level)[:, None] * daily_noise)).astype(np.int64)
+    cpc = np.maximum(1, np.round((catalogue.bid[ad] * np.exp(0.8 * level))[:, None] * daily_noise)).astype(np.int64)
     value = np.round(
         np.array([2000, 6000, 20000])[catalogue.price_band[ad]] * np.exp(0.3 * rng.standard_normal(len(ad)))
     )

@@ -451,7 +451,7 @@ def _first(
     user: Int[np.ndarray, "events"], group: Int[np.ndarray, "events"], n_users: int, n_groups: int
 ) -> Int[np.ndarray, "users groups"]:
     """Position of each user's first event of each group; a number beyond the log where there is none."""
-    out = np.full((n_users, n_groups), np.iinfo(np.int64).max)
-    backwards = slice(None, None, -1)  # the earliest event is written last and stays
-    out[user[backwards], group[backwards]] = np.arange(len(user))[backwards]
-    return out
+    out = np.full(n_users * n_groups, np.iinfo(np.int64).max)
+    key, first = np.unique(user * n_groups + group, return_index=True)
+    out[key] = first
+    return out.reshape(n_users, n_groups)
