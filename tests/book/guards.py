@@ -76,6 +76,14 @@ def no_errors_or_warnings(notebook: NotebookNode) -> Iterator[str]:
                 yield f"code cell {number} writes to stderr: {output.text[:200]!r}"
 
 
+def no_stray_objects(notebook: NotebookNode) -> Iterator[str]:
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        for output in cell.outputs:
+            text = output.get("text", "") + "".join(output.get("data", {}).get("text/plain", ""))
+            if found := re.search(r"<[^<>]* at 0x[0-9a-f]+>", text):
+                yield f"code cell {number} prints {found.group()}: end its last line with a semicolon or plt.show()"
+
+
 def nothing_skipped(notebook: NotebookNode) -> Iterator[str]:
     forbidden = {"nbval-skip", "skip-execution", "raises-exception", "nbval-raises-exception", "nbval-ignore-output"}
     for number, cell in enumerate(code_cells(notebook), start=1):
@@ -176,6 +184,7 @@ GUARDS = [
     executed_in_order,
     has_parameters,
     no_errors_or_warnings,
+    no_stray_objects,
     nothing_skipped,
     figures_have_alternative_text,
     anatomy,

@@ -112,6 +112,12 @@ BREAKAGES = {
         lambda n: cell_with(n, "1 + 1").outputs.append(new_output("stream", name="stderr", text="careful")),
         "no_errors_or_warnings",
     ),
+    "stray object": (
+        lambda n: cell_with(n, "1 + 1").outputs.append(
+            new_output("execute_result", {"text/plain": "<matplotlib.legend.Legend at 0x7f8570>"})
+        ),
+        "no_stray_objects",
+    ),
     "skipped": (lambda n: cell_with(n, "1 + 1").metadata.update(tags=["nbval-skip"]), "nothing_skipped"),
     "nothing to compare": (lambda n: cell_with(n, "print(1)").update(outputs=[]), "nothing_skipped"),
     "shell": (lambda n: cell_with(n, "print(1)").update(source="!sleep 1"), "nothing_skipped"),
