@@ -57,6 +57,7 @@ experiments: .venv/.everything ## repeat the recorded runs of a chapter: CH=02 S
 	@$(if $(CH),,echo "make experiments: say which chapter, as in: make experiments CH=02 SEEDS=0-4" >&2; exit 2)
 	@echo "==> Experiments of chapter $(CH), seeds $(SEEDS)"
 	@$(BIN)/python -m reclib experiments $(CH) --seeds $(SEEDS)
+	@$(BIN)/python book/pages.py
 
 bench: .venv/.everything ## speed and memory beside other libraries, into data/results/benchmarks.json
 	@echo "==> Benchmarks"
