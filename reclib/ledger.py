@@ -336,14 +336,15 @@ def assert_within_record(
     dataset: str,
     setting: str = "",
     x: float | int | None = None,
-    level: float = 0.95,
+    level: float = 0.995,
     results: pd.DataFrame | None = None,
 ) -> None:
     """Raise `AssertionError` if a live run with one seed leaves the interval that the recorded seeds predict for it.
 
     The interval is a prediction interval for one new run. The confidence interval of the verdicts would be wrong
-    here: it says where the *mean* over seeds lies and shrinks towards a point as seeds are added, so most single
-    runs lie outside it. Numbers without any spread over seeds have to agree to 1e-5, relative.
+    here: it says where the *mean* over seeds lies and shrinks towards a point as seeds are added, so most single runs
+    lie outside it. A chapter makes ten such checks: at 95 % each, four honest runs in ten would fail one of them, at
+    99.5 % one in twenty (Bonferroni). Numbers without any spread over seeds have to agree to 1e-5, relative.
 
     Raises `ValueError` if fewer than three seeds are recorded: then nothing is known about the spread.
     """

@@ -148,7 +148,7 @@ def test_an_ill_formed_claim_is_an_error():
 
 def test_a_live_run_inside_the_record_passes_and_one_outside_raises():
     results = pd.DataFrame(rows("a", VALUES))
-    half = stats.t.ppf(0.975, 4) * np.std(VALUES, ddof=1) * math.sqrt(1 + 1 / 5)
+    half = stats.t.ppf(0.9975, 4) * np.std(VALUES, ddof=1) * math.sqrt(1 + 1 / 5)
     for value in (1.04, 1.04 + 0.99 * half, 1.04 - 0.99 * half):
         assert_within_record("97_test", "a", "m", value, dataset="d", results=results)
     for value in (1.04 + 1.01 * half, 1.04 - 1.01 * half, math.nan):

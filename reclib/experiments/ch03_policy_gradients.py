@@ -582,7 +582,7 @@ def tune(
     """Train on every seed at every rate at once; the first `tuning` seeds choose. All learners draw alike."""
     seeds = len(bandit.user)
     stack = bandit.seeds(torch.arange(seeds).repeat(len(rates)))
-    lr = torch.tensor(rates).repeat_interleave(seeds)
+    lr = torch.tensor(rates, dtype=torch.float32).repeat_interleave(seeds)
     training = train(
         stack, learner, lr, updates=config.updates, groups=config.groups, size=config.size, every=config.every,
         generator=torch.Generator().manual_seed(3),
