@@ -25,7 +25,8 @@ def test_every_policy_is_a_distribution_over_new_ads(book, name):
 def test_policies_rank_as_their_names_say(book, reward):
     users = np.arange(100 if reward == "revenue" else 1000)
     value = {name: book.policy_value(name, users, reward=reward).mean() for name in POLICIES}
-    assert value["expert"] > value["stale"] > value["popular"] > value["random"]
+    # Odds are lifts over exposure, so being shown often earns nothing per impression: popular and random are both poor.
+    assert value["expert"] > 2 * value["stale"] > 10 * max(value["popular"], value["random"])
     if reward == "click":
         assert value["oracle"] > value["expert"]
 
