@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `pytest` alone does not put the root on the path
 
 from tests.benchmarks import __main__ as main
-from tests.benchmarks import arguments, ranking, training
+from tests.benchmarks import arguments, peers, ranking, training
 from tests.benchmarks.comparison import Comparison
 
 FIELDS = {"name", "ours", "peer", "peer_name", "ratio", "unit", "machine", "target"}
@@ -66,3 +67,37 @@ def test_both_sides_of_the_ranking_compute_the_same_metrics(depth, monkeypatch):
     target = torch.randint(0, 40, (50,), generator=generator)
     scores = torch.randn(50, 40, generator=generator)
     np.testing.assert_allclose(ranking.ours(scores, target, depth), ranking.theirs(scores, target, depth), atol=1e-6)
+
+
+def test_the_peers_environment_is_built_once_and_again_when_its_requirements_change(tmp_path, monkeypatch):
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("somebody\n")
+    monkeypatch.setattr(peers, "FOLDER", tmp_path / "venv")
+    monkeypatch.setattr(peers, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(peers.venv, "create", lambda folder, with_pip, clear: folder.mkdir(exist_ok=True))
+    commands = []
+
+    def run(command, **_):
+        commands.append([str(part) for part in command])
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.setattr(peers.subprocess, "run", run)
+    executable = peers.python()
+    assert [command[0] for command in commands] == [str(executable)] * 2
+    assert commands[0][-1] == f"torch=={torch.__version__.partition('+')[0]}"  # alone, before the peers
+    assert commands[1][-2:] == ["-r", str(requirements)]
+    peers.python()
+    assert len(commands) == 2
+    requirements.write_text("somebody else\n")
+    peers.python()
+    assert len(commands) == 4
+
+
+def test_a_failed_installation_is_reported_and_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "FOLDER", tmp_path / "venv")
+    monkeypatch.setattr(peers.venv, "create", lambda folder, with_pip, clear: folder.mkdir(exist_ok=True))
+    failed = subprocess.CompletedProcess([], returncode=1, stderr="no such package")
+    monkeypatch.setattr(peers.subprocess, "run", lambda *_, **__: failed)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no such package"):
+            peers.python()
