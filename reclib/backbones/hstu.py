@@ -7,6 +7,7 @@ position itself, replaces the feed-forward network.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +30,13 @@ class HSTUConfig:
     position_bias: bool = True  # learned bias per distance in positions
     time_bias: bool = False  # learned bias per log-bucketed distance in time; needs time stamps
     time_buckets: int = 64  # buckets of log₂(seconds), one per doubling [authors' code: 128 of ln(seconds) / 0.301]
+    alpha: float | None = None  # scale of q·k; None: 1/√(width of a head) [1; the authors' later code: 1/√width]
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.dim % self.heads:
             raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
+        if self.alpha is not None and not self.alpha > 0:
+            raise ValueError(f"alpha: must be positive, or None for 1/√(width of a head), got {self.alpha}")
 
 
 class HSTU(SequenceModel):
@@ -43,7 +47,7 @@ class HSTU(SequenceModel):
         super().__init__(n_items, config.dim, config.max_len)
         self.config = config
         self.positions = nn.Embedding(config.max_len, config.dim)
-        nn.init.normal_(self.positions.weight, std=0.1)  # a tenth of the items' scale: there, but not in the way
+        nn.init.normal_(self.positions.weight, std=0.02)  # next to the items 0.02 √d: there, but not in the way
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
@@ -66,16 +70,19 @@ class HSTU(SequenceModel):
 class HSTUBlock(nn.Module):
     """One unit (eq. 1–3).
 
-    u, v, q, k = split(SiLU(W₁ norm(x))) · A = SiLU(q kᵀ + b^pos + b^time) / n, causal · y = x + W₂ (norm(A v) ⊙ u)
+    u, v, q, k = split(SiLU(W₁ norm(x))) · A = SiLU(α q kᵀ + b^pos + b^time) / n, causal · y = x + W₂ (norm(A v) ⊙ u)
 
     n is `max_len`, a constant: dividing by the number of visible events would turn the sum back into an average and
-    lose the intensity that the unit is made to keep.
+    lose the intensity that the unit is made to keep. The paper has α = 1 and its code starts W₁ near zero. Our
+    choice: α = 1/√d, as in the authors' later code, and W₁ at unit gain. With α = 1, q·k grows to several tens and
+    drowns both biases (chapter 02 measures it); from near zero, the norm's ε swallows A v and training starts late.
     """
 
     def __init__(self, config: HSTUConfig) -> None:
         super().__init__()
         dim = config.dim
         self.heads, self.max_len = config.heads, config.max_len
+        self.alpha = config.alpha or 1 / math.sqrt(dim // config.heads)
         self.norm = nn.LayerNorm(dim)
         self.uvqk = nn.Linear(dim, 4 * dim, bias=False)
         self.value_norm = nn.LayerNorm(dim)
@@ -85,7 +92,7 @@ class HSTUBlock(nn.Module):
         self.time_bias = nn.Embedding(config.time_buckets, 1) if config.time_bias else None
         if self.time_bias is not None:
             nn.init.zeros_(self.time_bias.weight)
-        nn.init.normal_(self.uvqk.weight, std=0.02)
+        nn.init.xavier_uniform_(self.uvqk.weight)
 
     def forward(
         self, x: Float[Tensor, "batch time dim"], buckets: Int[Tensor, "batch time time"] | None
@@ -94,7 +101,7 @@ class HSTUBlock(nn.Module):
         batch, time, dim = x.shape
         u, v, q, k = F.silu(self.uvqk(self.norm(x))).chunk(4, dim=-1)
         v, q, k = (part.view(batch, time, self.heads, dim // self.heads).transpose(1, 2) for part in (v, q, k))
-        logits = q @ k.transpose(-1, -2)  # batch heads time time
+        logits = self.alpha * (q @ k.transpose(-1, -2))  # batch heads time time
         distance = torch.arange(time, device=x.device)[:, None] - torch.arange(time, device=x.device)
         if self.position_bias is not None:
             logits = logits + self.position_bias[distance.clamp(min=0)]

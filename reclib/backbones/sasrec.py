@@ -42,7 +42,7 @@ class SASRec(SequenceModel):
         super().__init__(n_items, config.dim, config.max_len)
         self.config = config
         self.positions = nn.Embedding(config.max_len, config.dim)
-        nn.init.normal_(self.positions.weight, std=0.1)  # a tenth of the items' scale: there, but not in the way
+        nn.init.normal_(self.positions.weight, std=0.02)  # next to the items 0.02 √d: there, but not in the way
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(SASRecBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)

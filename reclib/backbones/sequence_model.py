@@ -18,9 +18,9 @@ from reclib.training.batches import SequenceBatch
 class SequenceModel(nn.Module):
     """Item embeddings in, hidden states out; an item's score is its dot product with the last hidden state.
 
-    Embeddings start at scale 1/√d and are multiplied by √d at the input. So inputs have unit scale (the network
-    sees them next to its position embeddings) and logits start near unit scale too. Started at 0.02, as language
-    models are, the models of this book spend a dozen epochs learning popularity before anything else.
+    Embeddings start at scale 0.02 and are multiplied by √d at the input. Each block adds to its input, so an untrained
+    model points back at the last item: its first logit is about √d · |E|². Started at 1/√d, that is √d, "the same item
+    again", and the first epochs go into unlearning it; started at 0.02 it is nearly nothing (chapter 02 measures both).
     """
 
     def __init__(self, n_items: int, dim: int, max_len: int) -> None:
@@ -30,12 +30,12 @@ class SequenceModel(nn.Module):
                 raise ValueError(f"{name}: must be at least 1, got {value}")
         self.n_items, self.dim, self.max_len = n_items, dim, max_len
         self.items = nn.Embedding(n_items + 1, dim, padding_idx=0)
-        nn.init.normal_(self.items.weight, std=1 / math.sqrt(dim))
+        nn.init.normal_(self.items.weight, std=0.02)
         with torch.no_grad():
             self.items.weight[0] = 0
 
     def embed(self, history: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
-        """Item embeddings at unit scale."""
+        """Item embeddings times √d."""
         if history.shape[1] > self.max_len:
             raise ValueError(f"history: {history.shape[1]} items, but max_len is {self.max_len}; cut it with `recent`")
         embedded: Tensor = self.items(history) * math.sqrt(self.dim)

@@ -41,8 +41,7 @@ class Study:
     tuned: bool = False  # take the learning rate of each arm from LEARNING_RATE
 
 
-WORLD_RECIPE = Recipe(max_len=50, batch_size=32, lr=1e-2, epochs=8)
-NOISE_RECIPE = replace(WORLD_RECIPE, epochs=5)  # shorter, because it is run for every noise rate
+WORLD_RECIPE = Recipe(max_len=50, batch_size=32, lr=5e-3, epochs=6)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Config:
         Study(
             "amazon2018-scientific",
             (*COUNTING, "sasrec", "hstu", "gru4rec", "sasrec_bce1", "sasrec_gbce"),
-            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=36),
+            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=20),
             seeds=5,
             tuned=True,
         ),
@@ -73,10 +72,10 @@ class Config:
         ),
     )
     world: str = "book"  # preset of the ad world
-    tuning_rates: tuple[float, ...] = (3e-3, 1e-2)  # learning rates tried for each neural arm
+    tuning_rates: tuple[float, ...] = (2e-3, 5e-3)  # learning rates tried for each neural arm
     noise: tuple[float, ...] = (0.0, 0.3, 0.6)  # shares of noise events in the world
     noise_arms: tuple[str, ...] = ("transitions", "sasrec", "hstu")
-    noise_recipe: Recipe = NOISE_RECIPE
+    noise_recipe: Recipe = WORLD_RECIPE
 
 
 SMOKE = Recipe(max_len=20, dim=16, layers=1, epochs=2)

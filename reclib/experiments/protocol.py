@@ -32,7 +32,7 @@ from reclib.nn import losses
 from reclib.training import FitConfig, FitResult, SequenceBatches, fit
 
 COUNTING = ("popularity", "transitions", "itemknn")
-NEURAL = ("gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu", "hstu_position")
+NEURAL = ("gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu", "hstu_position", "hstu_alpha1")
 MODELS = COUNTING + NEURAL
 
 
@@ -46,7 +46,7 @@ class Recipe:
     heads: int = 1  # attention heads
     dropout: float = 0.2
     batch_size: int = 64  # sequences; small batches learn more per event seen
-    lr: float = 5e-3  # peak; with tied embeddings at scale 1/√d, 1e-3 is far too small
+    lr: float = 5e-3  # peak
     epochs: int = 30
     patience: int | None = None  # epochs without a better validation NDCG@10; None: no early stop
     valid_users: int = 4000  # users of the validation that follows every epoch (a fixed random subset)
@@ -57,17 +57,19 @@ class Recipe:
 def build(name: str, log: Interactions, recipe: Recipe) -> SequenceModel:
     """An untrained neural model; weights are drawn from torch's global generator (seed it, or use `train`).
 
-    `hstu` has the time bias where the log has time stamps; `hstu_position` never has it.
+    `hstu` has the time bias where the log has time stamps; `hstu_position` never has it; `hstu_alpha1` is `hstu` with
+    q·k as the paper has it, not divided by the root of its width.
     """
     n_items, r = log.n_items, recipe
+    if name not in NEURAL:
+        raise ValueError(f"name: {name!r} is no neural model; choose from {', '.join(NEURAL)}")
     if name == "gru4rec":
         return GRU4Rec(n_items, GRU4RecConfig(dim=r.dim, dropout=r.dropout, max_len=r.max_len))
-    if name in ("sasrec", "sasrec_bce1", "sasrec_gbce"):
-        return SASRec(n_items, SASRecConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len))
-    if name in ("hstu", "hstu_position"):
-        time_bias = name == "hstu" and log.time is not None
-        return HSTU(n_items, HSTUConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len, time_bias=time_bias))
-    raise ValueError(f"name: {name!r} is no neural model; choose from {', '.join(NEURAL)}")
+    if name.startswith("hstu"):
+        time_bias = name != "hstu_position" and log.time is not None
+        alpha = 1.0 if name == "hstu_alpha1" else None
+        return HSTU(n_items, HSTUConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len, time_bias=time_bias, alpha=alpha))
+    return SASRec(n_items, SASRecConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len))
 
 
 def count(name: str, train: Interactions) -> Recommender:

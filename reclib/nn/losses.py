@@ -6,9 +6,9 @@ batch over processes changes nothing.
 
 Row 0 of the item embeddings is padding. It never counts as an item in any loss.
 
-The sampled losses score the whole catalogue and then pick the negatives. For the catalogues of this book (up to some
-ten thousand items) one dense product is faster on a CPU than gathering k embeddings per target; with millions of items
-it is the other way round, and that is where sampling earns its place.
+With some hundred negatives, the sampled losses score the whole catalogue and then pick: for the catalogues of this book
+(up to some ten thousand items) one dense product is faster on a CPU than gathering k embeddings per target. With few
+negatives, or millions of items, it is the other way round, and that is where sampling earns its place.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK = 512  # positions whose logits exist at once; 512 x 12,000 floats stay close to the CPU's cache
+GATHER_COST = 64  # fetching one embedding costs about as much as scoring this many items in a dense product
 
 
 def full_softmax_reference(
@@ -96,8 +97,8 @@ def sampled_softmax(
     """
     _check_ids(target=target, negatives=negatives)
     n_items = len(items) - 1
-    positive = (hidden * items[target]).sum(1, keepdim=True)
-    negative = (hidden @ items.T).gather(1, negatives)
+    positive = (hidden * F.embedding(target, items)).sum(1, keepdim=True)
+    negative = _negative_logits(hidden, items, negatives)
     hit = negatives == target[:, None]
     stands_for = (n_items - 1) / (~hit).sum(1, keepdim=True).clamp(min=1)
     negative = (negative + stands_for.log()).masked_fill(hit, -torch.inf)
@@ -128,9 +129,18 @@ def gbce(
     _check_ids(target=target, negatives=negatives)
     alpha = negatives.shape[1] / (len(items) - 2)  # len(items) - 1 items, one of them the target
     beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
-    positive = (hidden * items[target]).sum(1)
-    negative = (hidden @ items.T).gather(1, negatives)
+    positive = (hidden * F.embedding(target, items)).sum(1)
+    negative = _negative_logits(hidden, items, negatives)
     return -(beta * F.logsigmoid(positive).sum() + F.logsigmoid(-negative).sum())
+
+
+def _negative_logits(
+    hidden: Float[Tensor, "targets dim"], items: Float[Tensor, "items dim"], negatives: Int[Tensor, "targets k"]
+) -> Float[Tensor, "targets k"]:
+    """Scores of the drawn negatives, by whichever way moves less memory."""
+    if negatives.shape[1] * GATHER_COST < len(items):
+        return torch.einsum("nd,nkd->nk", hidden, F.embedding(negatives, items))
+    return (hidden @ items.T).gather(1, negatives)
 
 
 def _check_ids(**ids: Tensor) -> None:

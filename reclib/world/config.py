@@ -22,8 +22,8 @@ class AdWorldConfig:
     n_users: int = 4000  # people
     n_items: int = 1200  # ads
     n_industries: int = 8  # first level of the industry tree (at most 8: the word lists end there)
-    sectors_per_industry: int = 4  # second level (at most 4)
-    topics_per_sector: int = 3  # third level (at most 3); topics = product of the three
+    sectors_per_industry: int = 3  # second level (at most 4)
+    topics_per_sector: int = 2  # third level (at most 3); topics = product of the three
     mean_events: float = 50.0  # clicked ads per user: length = max(min_events, round(exp N(m, s²))), mean e^{m + s²/2}
     sigma_events: float = 0.25  # s of the equation above; 0 gives everybody the same length
     min_events: int = 20  # shortest history
@@ -46,10 +46,10 @@ class AdWorldConfig:
     n_communities: int = 5  # hidden communities
 
     # ---- what a user wants next: a genuine event returns to an own interest, stays, or moves to a complement
-    return_share: float = 0.75  # share of genuine events that go to one of the user's own interests
-    stay_share: float = 0.05  # … that stay in the topic of the current intent
-    complement_share: float = 0.2  # … that move to a complementary topic; the three sum to 1
-    n_complements: int = 2  # complements per topic, with probabilities ∝ 1, 1/2, 1/3 …
+    return_share: float = 0.5  # share of genuine events that go to one of the user's own interests
+    stay_share: float = 0.2  # … that stay in the topic of the current intent
+    complement_share: float = 0.3  # … that move to a complementary topic; the three sum to 1
+    n_complements: int = 1  # complements per topic; if several, with probabilities ∝ 1, 1/2, 1/3 …
 
     # ---- own interests: slot k has weight w_k ∝ awake_k exp(a_k)
     n_interests: int = 5  # interests a user has at a time
@@ -66,7 +66,7 @@ class AdWorldConfig:
     noise_concentration: float = 20.0  # ε_u ~ Beta(mean · c, (1 - mean) · c): large = everybody alike
 
     # ---- time: gaps have one fixed law; the dial only says how well long gaps mark the start of a new mission
-    time_information: float = 0.5  # AUC of the gap for "a new mission starts" is Φ(4 · dial / √2); 0 = gaps say nothing
+    time_information: float = 0.8  # AUC of the gap for "a new mission starts" is Φ(4 · dial / √2); 0 = gaps say nothing
     session_gap: float = 180.0  # seconds, median of the short half of all gaps
     mission_gap: float = 86400.0  # seconds, median of the long half
     gap_sigma: float = 1.0  # standard deviation of log seconds in either half
@@ -186,8 +186,9 @@ PRESETS: dict[str, AdWorldConfig] = {
     "book": AdWorldConfig(),
     "lifelong": AdWorldConfig(
         n_users=300, n_items=12_000, n_interests=8, mean_events=1200, min_events=1000, sigma_events=0.1,
+        sectors_per_industry=4, topics_per_sector=3, return_share=0.75, stay_share=0.05, complement_share=0.2,
         interest_lifetime=2000, awake_events=110, sleep_events=450, drift_events=1000,
         session_gap=120, mission_gap=43200,
     ),
-    "large": AdWorldConfig(n_users=20_000, n_items=4800),
+    "large": AdWorldConfig(n_users=20_000, n_items=4800, sectors_per_industry=4, topics_per_sector=3),
 }  # fmt: skip

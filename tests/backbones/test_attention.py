@@ -120,7 +120,7 @@ def test_an_hstu_unit_is_its_equations_written_as_loops(heads, time_bias, positi
                 s = slice(h * width, (h + 1) * width)
                 total = torch.zeros(width, dtype=torch.float64)
                 for j in range(i + 1):
-                    logit = q[i][s] @ k[j][s]
+                    logit = q[i][s] @ k[j][s] / math.sqrt(width)
                     if position_bias:
                         logit = logit + unit.position_bias[i - j]
                     if time_bias:

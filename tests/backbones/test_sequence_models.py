@@ -232,9 +232,9 @@ def test_a_sampled_loss_says_when_negatives_are_missing():
 def test_embeddings_start_at_the_documented_scale():
     torch.manual_seed(0)
     model = SequenceModel(4000, 16, 5)
-    assert model.items.weight[1:].std().item() == pytest.approx(1 / 4, rel=0.02)
+    assert model.items.weight[1:].std().item() == pytest.approx(0.02, rel=0.02)
     assert not model.items.weight[0].any()
-    assert model.embed(torch.randint(1, 4001, (500, 5))).std().item() == pytest.approx(1.0, rel=0.02)
+    assert model.embed(torch.randint(1, 4001, (500, 5))).std().item() == pytest.approx(0.02 * 4, rel=0.02)
 
 
 def test_dropout_is_on_in_training_only(model):
@@ -320,7 +320,8 @@ def test_models_learn_a_cycle(name, kind, negatives):
     model = MODELS[name](dropout=0.0)
     assert evaluate(model, split.test, (1,), mask_history=False).metrics()["recall@1"] < 1
     batches = SequenceBatches(split.train, max_len=MAX_LEN, batch_size=8, negatives=negatives)
-    fit(model, batches, NextItemLoss(kind), FitConfig(epochs=20, lr=2e-2), progress=False)
+    epochs = 60 if negatives == 1 else 20  # one negative teaches little at a time
+    fit(model, batches, NextItemLoss(kind), FitConfig(epochs=epochs, lr=2e-2), progress=False)
     for cases in (split.valid, split.test):
         assert evaluate(model, cases, (1,), mask_history=False).metrics()["recall@1"] == 1
 

@@ -250,3 +250,14 @@ def test_padding_ids_are_refused(loss):
         negatives[0][2, 1] = 0
         with pytest.raises(ValueError, match="negatives: contains 0, the padding id"):
             loss(hidden, items, target, *negatives)
+
+
+@pytest.mark.parametrize("loss", SAMPLED)
+def test_fetching_few_negatives_or_scoring_everything_is_the_same(loss, monkeypatch):
+    drawn = draw(6, 9, k=2)
+    monkeypatch.setattr(losses, "GATHER_COST", 0)
+    fetched = value_and_gradients(loss, *drawn)
+    monkeypatch.setattr(losses, "GATHER_COST", 1000)
+    scored = value_and_gradients(loss, *drawn)
+    for a, b in zip(fetched, scored, strict=True):
+        torch.testing.assert_close(a, b)

@@ -8,7 +8,7 @@ from reclib.world import SOURCES, AdWorld, AdWorldConfig
 from reclib.world.behaviour import COMPLEMENTARY, INTENT, NOISE, OWN, RETURNED, drift, newborn
 
 # Topics of 50 ads are not exhausted by histories of 50 events, so sources have exactly the shares asked for.
-ROOMY = {"n_users": 1000, "n_items": 4800}
+ROOMY = {"n_users": 1000, "n_items": 4800, "n_complements": 2}
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_new_interests_follow_the_persona(book):
     first = newborn(config, users, who, rng).interest[:, 0]
     logits = users.interest_logits[users.persona[who[0]]]
     p = np.exp(logits - logits.max())
-    assert stats.chisquare(np.bincount(first, minlength=96), p / p.sum() * 20_000).pvalue > 1e-4
+    assert stats.chisquare(np.bincount(first, minlength=config.n_topics), p / p.sum() * 20_000).pvalue > 1e-4
 
 
 def test_lifelong_interests_return_after_hundreds_of_events(lifelong):

@@ -42,11 +42,11 @@ def test_a_mistyped_preset_suggests_the_nearest():
         ({"taste_dim": 9}, ["taste_dim", "at most 8"]),
         ({"return_share": 0.9}, ["return_share", "must be 1", "change one of them"]),
         ({"return_share": 0.0, "stay_share": 0.5, "complement_share": 0.5}, ["return_share", "above 0"]),
-        ({"n_items": 100}, ["n_items", "twice the 96 topics", "add ads"]),
+        ({"n_items": 90}, ["n_items", "twice the 48 topics", "add ads"]),
         ({"mean_events": 500}, ["mean_events", "larger catalogue", "n_items of at least"]),
         ({"min_events": 60}, ["min_events", "mean_events"]),
-        ({"n_interests": 12, "n_industries": 1}, ["n_interests", "12 topics"]),
-        ({"n_complements": 12, "n_industries": 1}, ["n_complements", "12 topics"]),
+        ({"n_interests": 6, "n_industries": 1}, ["n_interests", "6 topics"]),
+        ({"n_complements": 6, "n_industries": 1}, ["n_complements", "6 topics"]),
     ],
 )
 def test_bad_values_are_refused(change, names):

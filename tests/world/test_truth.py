@@ -110,7 +110,7 @@ def test_topic_distribution_by_hand(book):
     """One user, added up in plain Python."""
     c = book.config
     state = book.state(event=np.array([book.offsets[7] + 20]))
-    expected = np.zeros(96)
+    expected = np.zeros(48)
     for topic, weight in zip(state.interest[0], state.weight[0], strict=True):
         expected[topic] += c.return_share * weight
     expected[state.intent[0]] += c.stay_share
