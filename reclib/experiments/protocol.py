@@ -50,7 +50,6 @@ class Recipe:
     epochs: int = 30
     patience: int | None = None  # epochs without a better validation NDCG@10; None: no early stop
     valid_users: int = 4000  # users of the validation that follows every epoch (a fixed random subset)
-    last_window: bool = False  # train on the last max_len events of each user only, as SASRec's code does
     negatives: int = 256  # of gBCE; one-negative BCE always uses 1
     mask_history: bool = True  # recommend only what the user does not have yet
 
@@ -69,8 +68,7 @@ def build(name: str, log: Interactions, recipe: Recipe) -> SequenceModel:
     if name.startswith("hstu"):
         time_bias = name != "hstu_position" and log.time is not None
         alpha = 1.0 if name == "hstu_alpha1" else None
-        sizes = (r.dim, r.layers, r.heads, r.dropout, r.max_len)
-        return HSTU(n_items, HSTUConfig(*sizes, time_bias=time_bias, alpha=alpha))
+        return HSTU(n_items, HSTUConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len, time_bias=time_bias, alpha=alpha))
     return SASRec(n_items, SASRecConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len))
 
 
@@ -112,12 +110,7 @@ def train(
     elif name == "sasrec_gbce":
         loss, negatives = NextItemLoss(partial(losses.gbce, t=0.75)), recipe.negatives
     batches = SequenceBatches(
-        split.train,
-        max_len=recipe.max_len,
-        batch_size=recipe.batch_size,
-        negatives=negatives,
-        last_window=recipe.last_window,
-        seed=seed,
+        split.train, max_len=recipe.max_len, batch_size=recipe.batch_size, negatives=negatives, seed=seed
     )
     cases = split.valid
     if len(cases) > recipe.valid_users:

@@ -32,9 +32,8 @@ class SequenceBatches:
     """Every event of every user as a target once per epoch.
 
     Histories longer than `max_len` are cut into windows. Where the cuts fall is drawn anew each epoch, so that over
-    epochs every event is seen with contexts of many lengths (our choice). With `last_window`, only the last window of
-    each user is used and the earlier events of long users are ignored, as in SASRec's code and most that followed it:
-    old events and talkative users count for less.
+    epochs every event is seen with contexts of many lengths (our choice; many codes train on the last window only
+    and ignore all earlier events of long users).
 
     All randomness comes from `(seed, epoch)`: an epoch can be replayed without replaying those before it.
     """
@@ -46,7 +45,6 @@ class SequenceBatches:
         max_len: int,
         batch_size: int,
         negatives: int = 0,
-        last_window: bool = False,
         seed: int = 0,
     ) -> None:
         """Prepare the batches.
@@ -56,7 +54,6 @@ class SequenceBatches:
             max_len: most items in one input.
             batch_size: sequences per batch (over all processes together).
             negatives: random items drawn for each target, for the sampled losses.
-            last_window: use no more than the last `max_len` targets of each user.
             seed: of order, windows and negatives.
         """
         for name, value, least in [
@@ -70,9 +67,6 @@ class SequenceBatches:
             raise ValueError("log: no user has two events, so there is nothing to predict; give longer histories")
         self.log, self.max_len, self.batch_size = log, max_len, batch_size
         self.negatives, self.seed = negatives, seed
-        self._first, self._last = log.offsets[:-1], log.offsets[1:]
-        if last_window:
-            self._first = np.maximum(self._first, self._last - max_len - 1)
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[SequenceBatch]:
         """The batches of one epoch; process `rank` of `world_size` gets its share of the rows of each."""
@@ -86,7 +80,7 @@ class SequenceBatches:
         return len(self._batched_windows(np.random.default_rng([self.seed, epoch])))
 
     def _batched_windows(self, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-        start, stop = _windows(self._first, self._last, self.max_len, rng)
+        start, stop = _windows(self.log.offsets, self.max_len, rng)
         order = rng.permutation(len(start))
         span = self.batch_size * BUCKET
         length = (stop - start)[order]
@@ -111,13 +105,12 @@ class SequenceBatches:
         )
 
 
-def _windows(
-    first: np.ndarray, last: np.ndarray, max_len: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranges `start … stop - 1` such that each event in `first … last - 1`, but the first, is a target exactly once.
+def _windows(offsets: np.ndarray, max_len: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Event ranges `start … stop - 1` such that every event but each user's first is a target exactly once.
 
     Neighbouring windows share one event: the last target of one is the first input of the next.
     """
+    first, last = offsets[:-1], offsets[1:]
     targets = last - first - 1
     first, targets = first[targets > 0], targets[targets > 0]
     # The first window predicts `head` events, the others max_len each, the last the rest.

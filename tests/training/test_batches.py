@@ -123,21 +123,8 @@ def test_cuts_move_from_epoch_to_epoch():
 def test_short_histories_stay_whole():
     """No cut where none is needed."""
     offsets = np.array([0, 1, 4, 9])
-    start, stop = _windows(offsets[:-1], offsets[1:], 4, np.random.default_rng(0))
+    start, stop = _windows(offsets, 4, np.random.default_rng(0))
     assert list(zip(start.tolist(), stop.tolist(), strict=True)) == [(1, 4), (4, 9)]
-
-
-def test_the_last_window_is_the_end_of_each_history():
-    log = numbered_log([3, 9, 1, 5])
-    for epoch in range(3):
-        batches = SequenceBatches(log, max_len=4, batch_size=2, last_window=True)
-        rows = [
-            (history[history > 0].tolist(), target[target > 0].tolist())
-            for batch in batches.epoch(epoch)
-            for history, target in zip(batch.history, batch.target, strict=True)
-        ]
-        items = [log.history(user)[-5:].tolist() for user in (0, 1, 3)]
-        assert sorted(rows) == sorted((h[:-1], h[1:]) for h in items)
 
 
 def test_negatives_are_uniform_over_items():
