@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
@@ -15,7 +16,7 @@ from reclib.nn import losses
 from reclib.training.batches import SequenceBatch
 
 
-class SequenceModel(nn.Module):
+class SequenceModel(nn.Module, ABC):
     """Item embeddings in, hidden states out; an item's score is its dot product with the last hidden state.
 
     Embeddings start at scale 0.02 and are multiplied by √d at the input. Each block adds to its input, so an untrained
@@ -41,11 +42,11 @@ class SequenceModel(nn.Module):
         embedded: Tensor = self.items(history) * math.sqrt(self.dim)
         return embedded
 
+    @abstractmethod
     def encode(
         self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None
     ) -> Float[Tensor, "batch time dim"]:
         """Hidden state after each item; position t has seen items 0 … t and the time of the next request."""
-        raise NotImplementedError
 
     def score(
         self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None

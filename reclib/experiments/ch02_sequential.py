@@ -41,7 +41,7 @@ class Study:
     tuned: bool = False  # take the learning rate of each arm from LEARNING_RATE
 
 
-WORLD_RECIPE = Recipe(max_len=50, batch_size=32, lr=5e-3, epochs=6)
+WORLD_RECIPE = Recipe(max_len=50, batch_size=32, epochs=6)
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class Config:
         Study(
             "amazon2014-beauty",
             (*COUNTING, "sasrec", "sasrec_bce1"),
-            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=16),
+            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=12),
             seeds=3,
             tuned=True,
         ),
         Study(
             "movielens-1m",
             (*COUNTING, "sasrec", "hstu", "sasrec_bce1"),
-            Recipe(max_len=200, dropout=0.1, batch_size=16, lr=1e-2, epochs=14),
+            Recipe(max_len=200, dropout=0.1, batch_size=16, epochs=20),
             seeds=3,
         ),
     )
     world: str = "book"  # preset of the ad world
     tuning_rates: tuple[float, ...] = (2e-3, 5e-3)  # learning rates tried for each neural arm
-    noise: tuple[float, ...] = (0.0, 0.3, 0.6)  # shares of noise events in the world
+    noise: tuple[float, ...] = (0.0, 0.4)  # shares of noise events in the world
     noise_arms: tuple[str, ...] = ("transitions", "sasrec", "hstu")
     noise_recipe: Recipe = WORLD_RECIPE
 

@@ -68,7 +68,8 @@ def build(name: str, log: Interactions, recipe: Recipe) -> SequenceModel:
     if name.startswith("hstu"):
         time_bias = name != "hstu_position" and log.time is not None
         alpha = 1.0 if name == "hstu_alpha1" else None
-        return HSTU(n_items, HSTUConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len, time_bias=time_bias, alpha=alpha))
+        sizes = (r.dim, r.layers, r.heads, r.dropout, r.max_len)
+        return HSTU(n_items, HSTUConfig(*sizes, time_bias=time_bias, alpha=alpha))
     return SASRec(n_items, SASRecConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len))
 
 
@@ -110,7 +111,11 @@ def train(
     elif name == "sasrec_gbce":
         loss, negatives = NextItemLoss(partial(losses.gbce, t=0.75)), recipe.negatives
     batches = SequenceBatches(
-        split.train, max_len=recipe.max_len, batch_size=recipe.batch_size, negatives=negatives, seed=seed
+        split.train,
+        max_len=recipe.max_len,
+        batch_size=recipe.batch_size,
+        negatives=negatives,
+        seed=seed,
     )
     cases = split.valid
     if len(cases) > recipe.valid_users:

@@ -14,6 +14,21 @@ class AdWorldConfig:
     """All dials of the world; the defaults are the preset `book`.
 
     `AdWorldConfig.preset("lifelong", noise_rate=0.3)` starts from a preset and changes some of them.
+
+    How `book` was calibrated to tell methods apart. Test NDCG@10 on seed 0, before anything else was run on it; the
+    shares are those of returns, stays and complements:
+
+    | topics x ads, shares, complements | counting | item kNN | SASRec |
+    | --- | --- | --- | --- |
+    | 96 x 12, .75 .05 .20, 2 | .100 | .182 | .145 |
+    | 48 x 25, .75 .05 .20, 2 | .049 | .115 | .111 |
+    | 48 x 25, .60 .20 .20, 2 | .080 | .120 | .156 |
+    | 48 x 25, .50 .20 .30, 2 | .083 | .089 | .156 |
+    | **48 x 25, .50 .20 .30, 1** | .096 | .095 | .174 |
+
+    Small topics are soon used up, because nobody clicks an ad twice, and a model that has to learn what is left does
+    worse than a bag of neighbours. Many returns make the order of events useless. On the last row HSTU, which sees
+    the clock, reaches .177 with `time_information` at 0.5 and .194 at 0.8.
     """
 
     seed: int = 0  # everything random comes from it; same seed, same bytes

@@ -100,11 +100,18 @@ def test_sasrec_adds_positions_and_ends_with_a_norm():
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("time_bias", [False, True])
 @pytest.mark.parametrize("position_bias", [False, True])
-def test_an_hstu_unit_is_its_equations_written_as_loops(heads, time_bias, position_bias):
+@pytest.mark.parametrize("alpha", [None, 1.0])
+def test_an_hstu_unit_is_its_equations_written_as_loops(heads, time_bias, position_bias, alpha):
     """Eq. 1 (point-wise projection), 2 (spatial aggregation), 3 (point-wise transformation), one event at a time."""
     dim, length, max_len = 8, 5, 11
     config = HSTUConfig(
-        dim=dim, heads=heads, max_len=max_len, position_bias=position_bias, time_bias=time_bias, time_buckets=12
+        dim,
+        heads=heads,
+        max_len=max_len,
+        position_bias=position_bias,
+        time_bias=time_bias,
+        time_buckets=12,
+        alpha=alpha,
     )
     unit, x = stirred(HSTUBlock(config)), drawn(2, length, dim)
     time = torch.exp(10 * drawn(2, length + 1, seed=2).abs()).cumsum(1)  # gaps from a second to days
@@ -120,7 +127,7 @@ def test_an_hstu_unit_is_its_equations_written_as_loops(heads, time_bias, positi
                 s = slice(h * width, (h + 1) * width)
                 total = torch.zeros(width, dtype=torch.float64)
                 for j in range(i + 1):
-                    logit = q[i][s] @ k[j][s] / math.sqrt(width)
+                    logit = (alpha or width**-0.5) * (q[i][s] @ k[j][s])
                     if position_bias:
                         logit = logit + unit.position_bias[i - j]
                     if time_bias:

@@ -226,12 +226,19 @@ def test_a_sampled_loss_says_when_negatives_are_missing():
         assert torch.equal(NextItemLoss()(model, SequenceBatch(history, history, time, negatives))[0], plain)
 
 
+class Bare(SequenceModel):
+    """Only what all models share."""
+
+    def encode(self, history, time=None):
+        return self.embed(history)
+
+
 # ------------------------------------------------------------------------------------------------------- start values
 
 
 def test_embeddings_start_at_the_documented_scale():
     torch.manual_seed(0)
-    model = SequenceModel(4000, 16, 5)
+    model = SASRec(4000, SASRecConfig(dim=16, max_len=5))
     assert model.items.weight[1:].std().item() == pytest.approx(0.02, rel=0.02)
     assert not model.items.weight[0].any()
     assert model.embed(torch.randint(1, 4001, (500, 5))).std().item() == pytest.approx(0.02 * 4, rel=0.02)
@@ -276,11 +283,17 @@ def test_heads_must_divide_dim(config, heads):
         config(dim=8, heads=heads)
 
 
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan")])
+def test_alpha_must_be_positive(alpha):
+    with pytest.raises(ValueError, match="alpha: must be positive, or None"):
+        HSTUConfig(alpha=alpha)
+
+
 def test_bad_sizes():
     for argument, value in (("n_items", 0), ("dim", 0), ("max_len", -1)):
         sizes = {"n_items": 5, "dim": 4, "max_len": 3, argument: value}
         with pytest.raises(ValueError, match=f"{argument}: must be at least 1, got {value}"):
-            SequenceModel(**sizes)
+            Bare(**sizes)
     with pytest.raises(ValueError, match="layers: must be at least 1, got 0"):
         GRU4RecConfig(layers=0)
 

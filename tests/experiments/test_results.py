@@ -29,9 +29,7 @@ class Config:
 
 def measure(root, value=0.5, *, arm="sasrec", seed=0, config=None, metric="test/ndcg@10", **kwargs):
     """Record one number and say whether the body ran."""
-    with record(
-        NAME, arm=arm, dataset="adworld", seed=seed, config=config or Config(), root=root, **kwargs
-    ) as run:
+    with record(NAME, arm=arm, dataset="adworld", seed=seed, config=config or Config(), root=root, **kwargs) as run:
         if not run.finished:
             run.log(metric, value)
     return not run.finished
@@ -153,9 +151,7 @@ def test_append_replaces_rows_with_the_same_key_and_keeps_the_rest(tmp_path):
     path = tmp_path / f"{NAME}.parquet"
     append(path, [row(), row(x=1.0), row(seed=1)])
     append(path, [row(value=2.0), row(x=1.0, value=3.0), row(metric="n")])
-    values = {
-        (r.x if r.x == r.x else None, r.seed, r.metric): r.value for r in load(NAME, tmp_path).itertuples()
-    }
+    values = {(r.x if r.x == r.x else None, r.seed, r.metric): r.value for r in load(NAME, tmp_path).itertuples()}
     assert values == {(None, 0, "m"): 2.0, (1.0, 0, "m"): 3.0, (None, 1, "m"): 1.0, (None, 0, "n"): 1.0}
 
 
