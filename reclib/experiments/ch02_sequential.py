@@ -53,14 +53,14 @@ class Config:
         Study(
             "amazon2018-scientific",
             (*COUNTING, "sasrec", "hstu", "gru4rec", "sasrec_bce1", "sasrec_gbce"),
-            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=20),
+            Recipe(max_len=50, dropout=0.4, batch_size=32, epochs=14),
             seeds=5,
             tuned=True,
         ),
         Study(
             "amazon2014-beauty",
             (*COUNTING, "sasrec", "sasrec_bce1"),
-            Recipe(max_len=50, dropout=0.4, batch_size=128, epochs=12),
+            Recipe(max_len=50, dropout=0.4, batch_size=32, epochs=12),
             seeds=3,
             tuned=True,
         ),
