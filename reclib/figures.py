@@ -66,8 +66,10 @@ def use_style() -> None:
             "ytick.labelsize": 9.5,
         },
     )
-    if get_ipython() is not None:
-        set_matplotlib_formats("retina")
+    shell = get_ipython()
+    if shell is not None:
+        set_matplotlib_formats("png")
+        shell.display_formatter.formatters["image/png"].for_type(Figure, _still)
 
 
 class Frames(widgets.VBox):  # type: ignore[misc]
@@ -224,13 +226,9 @@ def _picture(figure: object, caption: str, alt: str, setting: str, where: str) -
     for argument, text in (("alt", alt), ("caption", caption)):
         if not (isinstance(text, str) and text.strip()):
             raise ValueError(f"{argument}: is empty at {where}; say in words what the picture shows")
-    drawn, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=FRAME_DPI)
+    png = _png(figure)
     plt.close(figure)
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
-    # A plot has few colours: a palette of 256 looks the same and makes the page a third of the size.
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png")
-    png = buffer.getvalue()
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return png, (
         '<figure class="reclib-frame" style="margin:0">'
@@ -238,6 +236,21 @@ def _picture(figure: object, caption: str, alt: str, setting: str, where: str) -
         f'width="{width}" height="{height}" style="max-width:100%;height:auto">'
         f'<figcaption style="line-height:1.5">{html.escape(caption)}</figcaption></figure>'
     )
+
+
+def _png(figure: Figure, **how: Any) -> bytes:
+    """A sharp PNG with few colours: a palette of 256 looks the same and makes the page a third of the size."""
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=FRAME_DPI, **how)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _still(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """What a notebook keeps of a figure: the picture, and its size on the page."""
+    png = _png(figure, bbox_inches="tight")
+    width, height = (round(100 / FRAME_DPI * pixels) for pixels in Image.open(io.BytesIO(png)).size)
+    return png, {"width": width, "height": height}
 
 
 def _check_room(pictures: Sequence[tuple[bytes, str]], so_far: str) -> None:

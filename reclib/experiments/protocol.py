@@ -32,7 +32,10 @@ from reclib.nn import losses
 from reclib.training import FitConfig, FitResult, SequenceBatches, fit
 
 COUNTING = ("popularity", "transitions", "itemknn")
-NEURAL = ("gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "hstu", "hstu_position", "hstu_alpha1")
+NEURAL = (
+    *("gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "sasrec_gbce_plain"),
+    *("hstu", "hstu_position", "hstu_alpha1"),
+)
 MODELS = COUNTING + NEURAL
 
 
@@ -97,7 +100,7 @@ def train(
 
     Args:
         name: one of `NEURAL`. `sasrec` trains on the full softmax, `sasrec_bce1` on the original's one-negative BCE,
-            `sasrec_gbce` on gSASRec's loss with t = 0.75.
+            `sasrec_gbce` on gSASRec's loss with t = 0.75, centred, and `sasrec_gbce_plain` without the centring.
         split: training events and validation cases; the test cases are not touched.
         seed: of weights, batches, negatives and dropout.
         checkpoint: see `reclib.training.fit`.
@@ -108,8 +111,9 @@ def train(
     loss, negatives = NextItemLoss(losses.full_softmax), 0
     if name == "sasrec_bce1":
         loss, negatives = NextItemLoss(partial(losses.gbce, t=0.0)), 1
-    elif name == "sasrec_gbce":
-        loss, negatives = NextItemLoss(partial(losses.gbce, t=0.75)), recipe.negatives
+    elif name in ("sasrec_gbce", "sasrec_gbce_plain"):
+        loss = NextItemLoss(partial(losses.gbce, t=0.75, centred=name == "sasrec_gbce"))
+        negatives = recipe.negatives
     batches = SequenceBatches(
         split.train,
         max_len=recipe.max_len,

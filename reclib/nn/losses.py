@@ -13,6 +13,7 @@ negatives, or millions of items, it is the other way round, and that is where sa
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -111,6 +112,8 @@ def gbce(
     target: Int[Tensor, "targets"],
     negatives: Int[Tensor, "targets k"],
     t: float = 0.75,
+    *,
+    centred: bool = False,
 ) -> Float[Tensor, ""]:
     """Generalised binary cross entropy of gSASRec (Petrov & Macdonald, 2023, eq. 15 and 16).
 
@@ -118,8 +121,14 @@ def gbce(
     t = 0 gives β = 1: ordinary BCE with k negatives, the loss of the original SASRec at k = 1. t = 1 gives β = α, which
     undoes the overconfidence that sampling causes. Like the paper's, a negative may equal the target by chance.
 
+    Where all items are equally likely, the optimum is σ(s) = β / (β + k): with many negatives every score has to sink
+    first. If embeddings are tied, they must all share one large component for that, which also drowns the inputs, and
+    a model stays on the popularity plateau for long. `centred` adds the constant log(β / k) to all scores instead. It
+    changes no ranking, and nothing at all at k = 1 and t = 0. (Our choice; chapter 02 has both.)
+
     Args:
         t: calibration in [0, 1]; the paper's choice is 0.75 with 256 negatives.
+        centred: let a score of zero mean "as likely as any other item".
 
     Raises:
         ValueError: t outside [0, 1], or a target or a negative of 0 (padding).
@@ -129,8 +138,9 @@ def gbce(
     _check_ids(target=target, negatives=negatives)
     alpha = negatives.shape[1] / (len(items) - 2)  # len(items) - 1 items, one of them the target
     beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
-    positive = (hidden * F.embedding(target, items)).sum(1)
-    negative = _negative_logits(hidden, items, negatives)
+    constant = math.log(beta / negatives.shape[1]) if centred else 0.0
+    positive = (hidden * F.embedding(target, items)).sum(1) + constant
+    negative = _negative_logits(hidden, items, negatives) + constant
     return -(beta * F.logsigmoid(positive).sum() + F.logsigmoid(-negative).sum())
 
 

@@ -29,7 +29,7 @@ def value_and_gradients(loss, hidden, items, *rest):
     return value.detach(), *torch.autograd.grad(3.5 * value, (hidden, items))  # 3.5: what comes after counts
 
 
-SAMPLED = [sampled_softmax, gbce, partial(gbce, t=0.0), partial(gbce, t=1.0)]
+SAMPLED = [sampled_softmax, gbce, partial(gbce, t=0.0), partial(gbce, t=1.0), partial(gbce, centred=True)]
 
 
 # --------------------------------------------------------------------------------------------------- full softmax
@@ -261,3 +261,22 @@ def test_fetching_few_negatives_or_scoring_everything_is_the_same(loss, monkeypa
     scored = value_and_gradients(loss, *drawn)
     for a, b in zip(fetched, scored, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
+def test_centred_gbce_asks_for_zero_where_all_items_are_equally_likely(t):
+    """Targets and negatives in the proportions of a uniform law: at scores of zero nothing wants to move."""
+    n_items, k = 6, 3
+    hidden = torch.ones(n_items, 1, dtype=torch.float64)
+    items = torch.zeros(n_items + 1, 1, dtype=torch.float64, requires_grad=True)
+    everyone = torch.arange(1, n_items + 1)
+    negatives = torch.stack([everyone.roll(shift) for shift in range(k)], dim=1)  # each item k times
+    (slope,) = torch.autograd.grad(gbce(hidden, items, everyone, negatives, t=t, centred=True), items)
+    torch.testing.assert_close(slope, torch.zeros_like(slope))
+    (plain,) = torch.autograd.grad(gbce(hidden, items, everyone, negatives, t=t), items)
+    assert (plain[1:] > 0.1).all()
+
+
+def test_centring_changes_nothing_with_one_negative():
+    drawn = draw(5, 6, k=1)
+    torch.testing.assert_close(gbce(*drawn, t=0.0, centred=True), gbce(*drawn, t=0.0))
