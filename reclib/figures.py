@@ -59,6 +59,7 @@ def use_style() -> None:
             "grid.linewidth": 0.8,
             "image.cmap": "mako_r",  # nothing = background, in the light theme and in the dark one
             "legend.fontsize": 9.5,
+            "legend.title_fontsize": 9.5,
             "legend.frameon": False,
             "lines.linewidth": 1.8,
             "savefig.facecolor": "white",
