@@ -72,7 +72,7 @@ class Config:
         ),
     )
     world: str = "book"  # preset of the ad world
-    tuning_rates: tuple[float, ...] = (2e-3, 5e-3)  # learning rates tried for each neural arm
+    tuning_rates: tuple[float, ...] = (1e-3, 2e-3, 5e-3)  # learning rates tried for each neural arm
     noise: tuple[float, ...] = (0.0, 0.4)  # shares of noise events in the world
     noise_arms: tuple[str, ...] = ("transitions", "sasrec", "hstu")
     noise_recipe: Recipe = WORLD_RECIPE
@@ -135,6 +135,7 @@ def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, An
     about: dict[str, Any] = {"recipe": asdict(recipe)} if arm in NEURAL else {}
     if study.dataset == "adworld":
         about["world"] = config.world
+    checkpoint = _checkpoint(common["root"], study.dataset, arm, seed)
     with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
         if log.finished:
             return
@@ -146,7 +147,6 @@ def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, An
         elif arm in COUNTING:
             model = count(arm, split.train)
         else:
-            checkpoint = _checkpoint(common["root"], study.dataset, arm, seed)
             model, result = train(arm, split, recipe, seed, checkpoint=checkpoint)
             log.log("train/epochs", result.best_epoch + 1)
             log.log("train/targets_per_second", result.targets_per_second)
@@ -154,6 +154,7 @@ def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, An
                 log.log("valid/curve", entry["valid"], x=epoch + 1)
         for metric, value in measure(model, split, mask_history=recipe.mask_history).items():
             log.log(metric, value)
+    checkpoint.unlink(missing_ok=True)  # recorded; and if the arm is ever run again, it has to start afresh
 
 
 def _tune(study: Study, arm: str, lr: float, common: dict[str, Any]) -> None:
