@@ -204,6 +204,7 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
     - notebook metadata: kernel, language, widget state and our own record only;
     - progress bars go: they are for whoever waits, not for the page;
+    - an object that shows itself as HTML keeps its name as plain text, without the address in memory;
     - only widgets on the page keep their state, under ids that are the same after every run.
     """
     notebook.metadata = nbformat.from_dict(
@@ -219,6 +220,8 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_without_bars, cell.outputs) if not _is_bar(output, state)]
+            for output in cell.outputs:
+                _without_address(output)
     _keep_used_widgets(notebook, state)
     return notebook
 
@@ -228,6 +231,13 @@ def _without_bars(output: NotebookNode) -> NotebookNode:
         lines = re.split(r"[\r\n]+", output.text)
         output.text = "\n".join(line for line in lines if not PROGRESS_BAR.search(line)).strip()
     return output
+
+
+def _without_address(output: NotebookNode) -> None:
+    """`<pandas…Styler at 0x7f…>` becomes `<pandas…Styler>`, if the page shows something better."""
+    data = output.get("data", {})
+    if "text/html" in data and "text/plain" in data:
+        data["text/plain"] = re.sub(r"^<(\S+) at 0x[0-9a-f]+>$", r"<\1>", data["text/plain"])
 
 
 def _is_bar(output: NotebookNode, state: Mapping[str, Any]) -> bool:
