@@ -121,7 +121,7 @@ def test_a_table_loses_its_address_in_memory():
     assert cell.outputs[0].data["text/plain"] == "<pandas.Styler>"
     assert (
         cell.outputs[1].data["text/plain"] == stray["text/plain"]
-    )  # nothing better to show: the chapter has to mend it
+    )  # nothing better to show
 
 
 def test_unknown_parameters_are_named():
