@@ -415,9 +415,9 @@ class Train:
     validation NDCG@10. The whole catalogue is ranked, without the items the user already has (unless held-out items
     are repeats of earlier ones: then nothing can be left out, and the output says so).
 
-    MODEL: gru4rec, sasrec, sasrec_bce1, sasrec_gbce, sasrec_gbce_plain, hstu, hstu_position, hstu_alpha1, or a
-    counting model: popularity, transitions, itemknn. Options that are not given come from the book's recorded run on
-    this data set, or for your own log from `reclib.experiments.protocol.Recipe`.
+    MODEL: gru4rec, sasrec, sasrec_bce1, sasrec_gbce, sasrec_gbce_centred, hstu, hstu_position, hstu_scaled,
+    hstu_scaled_position, or a counting model: popularity, transitions, itemknn. Options that are not given come from
+    the book's recorded run on this data set, or for your own log from `reclib.experiments.protocol.Recipe`.
 
     A checkpoint is written after every epoch: after Ctrl-C the same command goes on from there.
     """

@@ -7,14 +7,12 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, tensor
 
-from reclib.data.interactions import Interactions
 from reclib.evaluation import (
     Evaluation,
     _top_items,
@@ -26,16 +24,7 @@ from reclib.evaluation import (
     recall_at_k,
     target_ranks,
 )
-
-
-def make_log(histories, n_items):
-    return Interactions(
-        user=np.repeat(np.arange(len(histories)), [len(h) for h in histories]),
-        item=np.concatenate(histories).astype(np.int64),
-        time=None,
-        n_items=n_items,
-        items=pd.DataFrame(index=pd.RangeIndex(1, n_items + 1, name="item_id")),
-    )
+from tests.logs import make_log
 
 
 def random_log(rng, n_users, n_items, longest):

@@ -119,9 +119,7 @@ def test_a_table_loses_its_address_in_memory():
     outputs = [new_output("execute_result", data, execution_count=1) for data in (table, stray)]
     cell = normalise(new_notebook(cells=[new_code_cell("table", outputs=outputs)])).cells[0]
     assert cell.outputs[0].data["text/plain"] == "<pandas.Styler>"
-    assert (
-        cell.outputs[1].data["text/plain"] == stray["text/plain"]
-    )  # nothing better to show
+    assert cell.outputs[1].data["text/plain"] == stray["text/plain"]  # nothing better to show
 
 
 def test_unknown_parameters_are_named():

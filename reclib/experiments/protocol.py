@@ -32,10 +32,9 @@ from reclib.nn import losses
 from reclib.training import FitConfig, FitResult, SequenceBatches, fit
 
 COUNTING = ("popularity", "transitions", "itemknn")
-NEURAL = (
-    *("gru4rec", "sasrec", "sasrec_bce1", "sasrec_gbce", "sasrec_gbce_plain"),
-    *("hstu", "hstu_position", "hstu_alpha1"),
-)
+SASRECS = ("sasrec", "sasrec_bce1", "sasrec_gbce", "sasrec_gbce_centred")
+HSTUS = ("hstu", "hstu_position", "hstu_scaled", "hstu_scaled_position")
+NEURAL = ("gru4rec", *SASRECS, *HSTUS)
 MODELS = COUNTING + NEURAL
 
 
@@ -60,8 +59,8 @@ class Recipe:
 def build(name: str, log: Interactions, recipe: Recipe) -> SequenceModel:
     """An untrained neural model; weights are drawn from torch's global generator (seed it, or use `train`).
 
-    `hstu` has the time bias where the log has time stamps; `hstu_position` never has it; `hstu_alpha1` is `hstu` with
-    q·k as the paper has it, not divided by the root of its width.
+    `hstu` is the paper's, with the time bias where the log has time stamps; `hstu_position` never has it. The names
+    with `scaled` are the same two with q·k divided by the root of its width, our change.
     """
     n_items, r = log.n_items, recipe
     if name not in NEURAL:
@@ -69,8 +68,8 @@ def build(name: str, log: Interactions, recipe: Recipe) -> SequenceModel:
     if name == "gru4rec":
         return GRU4Rec(n_items, GRU4RecConfig(dim=r.dim, dropout=r.dropout, max_len=r.max_len))
     if name.startswith("hstu"):
-        time_bias = name != "hstu_position" and log.time is not None
-        alpha = 1.0 if name == "hstu_alpha1" else None
+        time_bias = not name.endswith("position") and log.time is not None
+        alpha = None if "scaled" in name else 1.0
         sizes = (r.dim, r.layers, r.heads, r.dropout, r.max_len)
         return HSTU(n_items, HSTUConfig(*sizes, time_bias=time_bias, alpha=alpha))
     return SASRec(n_items, SASRecConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len))
@@ -100,7 +99,7 @@ def train(
 
     Args:
         name: one of `NEURAL`. `sasrec` trains on the full softmax, `sasrec_bce1` on the original's one-negative BCE,
-            `sasrec_gbce` on gSASRec's loss with t = 0.75, centred, and `sasrec_gbce_plain` without the centring.
+            `sasrec_gbce` on gSASRec's loss with t = 0.75, `sasrec_gbce_centred` on the same, centred (our change).
         split: training events and validation cases; the test cases are not touched.
         seed: of weights, batches, negatives and dropout.
         checkpoint: see `reclib.training.fit`.
@@ -111,15 +110,11 @@ def train(
     loss, negatives = NextItemLoss(losses.full_softmax), 0
     if name == "sasrec_bce1":
         loss, negatives = NextItemLoss(partial(losses.gbce, t=0.0)), 1
-    elif name in ("sasrec_gbce", "sasrec_gbce_plain"):
-        loss = NextItemLoss(partial(losses.gbce, t=0.75, centred=name == "sasrec_gbce"))
+    elif name in ("sasrec_gbce", "sasrec_gbce_centred"):
+        loss = NextItemLoss(partial(losses.gbce, t=0.75, centred=name == "sasrec_gbce_centred"))
         negatives = recipe.negatives
     batches = SequenceBatches(
-        split.train,
-        max_len=recipe.max_len,
-        batch_size=recipe.batch_size,
-        negatives=negatives,
-        seed=seed,
+        split.train, max_len=recipe.max_len, batch_size=recipe.batch_size, negatives=negatives, seed=seed
     )
     cases = split.valid
     if len(cases) > recipe.valid_users:

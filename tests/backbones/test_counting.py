@@ -1,25 +1,13 @@
 """The counting models, by hand on a log of a few events."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import tensor
 
 from reclib.backbones import ItemKNN, ItemTransitions, Popularity
-from reclib.data.interactions import Interactions
 from reclib.evaluation import evaluate
-
-
-def make_log(histories, n_items):
-    return Interactions(
-        user=np.repeat(np.arange(len(histories)), [len(h) for h in histories]),
-        item=np.concatenate(histories).astype(np.int64),
-        time=None,
-        n_items=n_items,
-        items=pd.DataFrame(index=pd.RangeIndex(1, n_items + 1, name="item_id")),
-    )
-
+from tests.logs import make_log
 
 # Six events: 1 → 2 → 3, 1 → 2, 2. Item 4 was never touched.
 SIX = make_log([[1, 2, 3], [1, 2], [2]], n_items=4)
