@@ -36,7 +36,7 @@ TUNING_SET = "amazon2018-scientific"
 TUNING_SEED = 1000  # of the tuning runs, and of nothing else
 
 # For the Amazon sets, best of `Config.tuning_rates` on validation: the rows with setting "tuning".
-LEARNING_RATE = {**dict.fromkeys(NEURAL, 2e-3), "hstu_scaled": 5e-3}
+LEARNING_RATE = {**dict.fromkeys(NEURAL, 2e-3), "hstu_scaled": 5e-3, "sasrec_gbce": 5e-3}
 
 
 @dataclass(frozen=True)
