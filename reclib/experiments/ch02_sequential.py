@@ -75,7 +75,7 @@ class Config:
         ),
         Study(
             "movielens-1m",
-            (*COUNTING, "sasrec", "hstu", "hstu_scaled", "sasrec_bce1"),
+            (*COUNTING, "sasrec", "hstu", "sasrec_bce1"),
             Recipe(max_len=200, dropout=0.1, batch_size=16, epochs=20),
             seeds=3,
         ),
