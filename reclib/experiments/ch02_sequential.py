@@ -9,12 +9,17 @@ Three experiments in one file of results, told apart by the column `setting`:
 - `"noise"`: in the world, x = share of noise events, for counting and two networks.
 
 How the recipes came about, because it limits what they prove. They were found in pilots with **SASRec**, on seed 0
-(Industrial & Scientific: seed 1000), and the pilots printed test metrics beside validation. So the absolute numbers of
-SASRec are somewhat optimistic, and a difference in its favour on MovieLens-1M or in the world is too: the other arms
-had no pilots there. On MovieLens-1M five pilots (dropout, learning rate, epochs, windows, start of the embeddings) gave
-test NDCG@10 from .174 to .177, below the threshold of .178, before 20 epochs were settled on. In the world the dials,
-the start of the embeddings and HSTU's scale were set while looking at the test of seed 0; seeds 1 to 4 were not looked
-at. Two arms exist because another one failed: `sasrec_gbce_centred` and `hstu_scaled`. The claims written down before
+(Industrial & Scientific: seed 1000), and the pilots printed test metrics beside validation. So the absolute numbers
+of SASRec are somewhat optimistic, and a difference in its favour on MovieLens-1M or in the world is too: the other
+arms had no pilots there. On MovieLens-1M five pilots (dropout, learning rate, epochs, windows, start of the
+embeddings) gave test NDCG@10 from .174 to .177, below the threshold of .178, before 20 epochs were settled on. In the
+world the dials, the start of the embeddings and HSTU's scale were set while looking at the test of seed 0; seeds 1 to
+4 were not looked at. On Beauty the recipe of Industrial & Scientific gave SASRec a test Recall@10 of .069 with seed
+0, far below published runs. Eight pilots on validation (seed 1000) found what was missing: with AdamW's β₂ at .999 in
+the place of .98, all else equal, validation NDCG@10 went from .053 to .067 and the recommended share of the catalogue
+from 16 % to 80 %. (Our reading: β₂ = .98 forgets within 50 steps, but a rare item is a target once in hundreds, and
+in between it is only pushed away.) Beauty uses .999, for both of its networks; the other sets were recorded with .98.
+Two arms exist because another one failed: `sasrec_gbce_centred` and `hstu_scaled`. The claims written down before
 keep the arms `sasrec_gbce` and `hstu`, which are the papers'.
 """
 
@@ -69,7 +74,7 @@ class Config:
         Study(
             "amazon2014-beauty",
             (*COUNTING, "sasrec", "sasrec_bce1"),
-            Recipe(max_len=50, dropout=0.4, batch_size=32, epochs=12),
+            Recipe(max_len=50, dropout=0.4, batch_size=32, beta2=0.999, epochs=12),
             seeds=3,
             tuned=True,
         ),

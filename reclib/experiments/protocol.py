@@ -49,6 +49,7 @@ class Recipe:
     dropout: float = 0.2
     batch_size: int = 64  # sequences; small batches learn more per event seen
     lr: float = 5e-3  # peak
+    beta2: float = 0.98  # of AdamW; with few events per item 0.999, see reclib.experiments.ch02_sequential
     epochs: int = 30
     patience: int | None = None  # epochs without a better validation NDCG@10; None: no early stop
     valid_users: int = 4000  # users of the validation that follows every epoch (a fixed random subset)
@@ -123,7 +124,7 @@ def train(
     def validate() -> float:
         return float(ndcg_at_k(evaluate(model, cases, ks=(10,), mask_history=recipe.mask_history).ranks, 10).mean())
 
-    config = FitConfig(epochs=recipe.epochs, lr=recipe.lr, patience=recipe.patience, seed=seed)
+    config = FitConfig(recipe.epochs, recipe.lr, beta2=recipe.beta2, patience=recipe.patience, seed=seed)
     result = fit(model, batches, loss, config, validate=validate, checkpoint=checkpoint, progress=progress)
     return model, result
 

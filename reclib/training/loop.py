@@ -46,7 +46,7 @@ class FitConfig:
     epochs: int = 20  # passes over the data
     lr: float = 1e-3  # peak learning rate
     weight_decay: float = 0.0  # AdamW's decoupled decay, on matrices but not on biases, norms and embeddings
-    beta2: float = 0.98  # AdamW's average of squared gradients; SASRec's 0.98 forgets the first steps sooner than 0.999
+    beta2: float = 0.98  # AdamW's average of squared gradients; where items are rare, 0.999 learns more (chapter 02)
     warmup: float = 0.05  # share of training in which the learning rate rises
     clip_norm: float = 1.0  # largest norm of the gradient
     patience: int | None = None  # epochs without a better validation value before stopping; None: never stop early
