@@ -18,9 +18,11 @@ world the dials, the start of the embeddings and HSTU's scale were set while loo
 0, far below published runs. Eight pilots on validation (seed 1000) found what was missing: with AdamW's β₂ at .999 in
 the place of .98, all else equal, validation NDCG@10 went from .053 to .067 and the recommended share of the catalogue
 from 16 % to 80 %. (Our reading: β₂ = .98 forgets within 50 steps, but a rare item is a target once in hundreds, and
-in between it is only pushed away.) Beauty uses .999, for both of its networks; the other sets were recorded with .98.
-Two arms exist because another one failed: `sasrec_gbce_centred` and `hstu_scaled`. The claims written down before
-keep the arms `sasrec_gbce` and `hstu`, which are the papers'.
+in between it is only pushed away.) Both Amazon sets use .999, for all their networks. Industrial & Scientific was
+tuned and recorded anew with it, after one to two seeds with .98 had been seen (SASRec, seed 0: test Recall@10 .105,
+NDCG@10 .0736). MovieLens-1M and the world, where items are not rare, were recorded with .98. Two arms exist because
+another one failed: `sasrec_gbce_centred` and `hstu_scaled`. The claims written down before keep the arms
+`sasrec_gbce` and `hstu`, which are the papers'.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Config:
         Study(
             "amazon2018-scientific",
             (*COUNTING, "gru4rec", *SASRECS, "hstu", "hstu_scaled"),
-            Recipe(max_len=50, dropout=0.4, batch_size=32, epochs=14),
+            Recipe(max_len=50, dropout=0.4, batch_size=32, beta2=0.999, epochs=14),
             seeds=5,
             tuned=True,
         ),
