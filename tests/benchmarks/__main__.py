@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from reclib.experiments.results import results_root
-from tests.benchmarks import ranking, training, world
+from tests.benchmarks import generation, ranking, training, world
 from tests.benchmarks.comparison import Comparison
 
-BENCHMARKS = {**training.BENCHMARKS, **ranking.BENCHMARKS, **world.BENCHMARKS}
+BENCHMARKS = {**training.BENCHMARKS, **ranking.BENCHMARKS, **world.BENCHMARKS, **generation.BENCHMARKS}
 
 
 def machine() -> str:

@@ -1,0 +1,184 @@
+"""A decoder-only generative recommender: a GPT-2 over the codes of a history (Radford et al., 2019).
+
+A history of T items is one sequence of T · L codes. The model predicts every code from those before it, so one pass
+trains on all items of a history at once. Weights and equations are GPT-2's: the same numbers come out of the
+`transformers` library (tested).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from reclib.tokenizers.semantic_ids import SemanticIds
+from reclib.training.batches import SequenceBatch
+
+
+@dataclass(frozen=True)
+class DecoderOnlyConfig:
+    """Sizes; the values of GPT-2's smallest model in brackets."""
+
+    dim: int = 64  # width [768]
+    layers: int = 3  # blocks [12]
+    heads: int = 4  # attention heads [12]
+    dropout: float = 0.1  # on embeddings and both sub-layers [0.1]
+    max_len: int = 50  # longest history in items; the sequence has L tokens for each, and L more to generate
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.dim % self.heads:
+            raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
+        for name in ("layers", "max_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
+
+
+class DecoderMemory(NamedTuple):
+    """What is kept of a batch while codes are generated. Histories stand once, beams only add their own codes."""
+
+    keys: list[Float[Tensor, "batch heads tokens width"]]  # of the history, a tensor per block
+    values: list[Float[Tensor, "batch heads tokens width"]]
+    real: Bool[Tensor, "batch tokens"]  # no padding
+    own_keys: list[Float[Tensor, "batch heads beams own width"]]  # of the codes generated so far
+    own_values: list[Float[Tensor, "batch heads beams own width"]]
+    position: Int[Tensor, "batch"]  # of the code to be generated next
+
+
+class DecoderOnly(nn.Module):
+    """Tokens in, logits of the next token out."""
+
+    item_tokens: Tensor  # [items + 1, levels]
+
+    def __init__(self, ids: SemanticIds, config: DecoderOnlyConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DecoderOnlyConfig()
+        self.levels, self.max_len = ids.levels, config.max_len
+        self.register_buffer("item_tokens", ids.tokens, persistent=False)
+        self.tokens = nn.Embedding(ids.vocabulary, config.dim)
+        self.positions = nn.Embedding((config.max_len + 1) * ids.levels, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:  # as GPT-2: what adds to the residual path starts smaller in deeper models
+                nn.init.normal_(weight, std=0.02 / ((2 * config.layers) ** 0.5 if name.endswith("_out.weight") else 1))
+            elif name.endswith("bias"):
+                nn.init.zeros_(weight)
+
+    def forward(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens vocabulary"]:
+        """Logits of the token after each token."""
+        x = self.dropout(self.tokens(tokens) + self.positions.weight[: tokens.shape[1]])
+        for block in self.blocks:
+            x, _, _ = block(x)
+        logits: Tensor = self.norm(x) @ self.tokens.weight.T
+        return logits
+
+    def loss(self, batch: SequenceBatch) -> tuple[Tensor, int]:
+        """Summed negative log-likelihood of all next codes of a batch, and their number.
+
+        The codes of the first item of a history are input only, as everywhere in this book.
+        """
+        events = torch.cat([batch.history[:, :1], batch.target], dim=1)
+        tokens = self.item_tokens[events].flatten(1)  # [batch, (time + 1) · levels]
+        logits, target = self(tokens[:, :-1])[:, self.levels - 1 :], tokens[:, self.levels :]
+        real = target > 0
+        return F.cross_entropy(logits[real], target[real], reduction="sum"), int(real.sum())
+
+    # ------------------------------------------------------------------------------------------------ generation
+
+    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], DecoderMemory]:
+        """Read histories once: logits of the first code of the next item, and the memory to go on from."""
+        if history.shape[1] > self.max_len:
+            raise ValueError(f"history: {history.shape[1]} items, but max_len is {self.max_len}; cut it with `recent`")
+        tokens = self.item_tokens[history].flatten(1)
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        keys, values = [], []
+        for block in self.blocks:
+            x, key, value = block(x)
+            keys.append(key)
+            values.append(value)
+        length = (tokens > 0).sum(1)
+        last = self.norm(x[torch.arange(len(x)), length - 1])
+        nothing = [key.new_empty(*key.shape[:2], 1, 0, key.shape[3]) for key in keys]
+        memory = DecoderMemory(keys, values, tokens > 0, nothing, nothing, length)
+        return (last @ self.tokens.weight.T)[:, None], memory
+
+    def step(
+        self, memory: DecoderMemory, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
+    ) -> tuple[Float[Tensor, "batch beams vocabulary"], DecoderMemory]:
+        """Add one code to each beam: logits of the next code, and the new memory.
+
+        Args:
+            memory: of `read`, or of the last step with its own number of beams.
+            token: the code, as a token, by which each new beam is longer.
+            parent: the beam of `memory` that each new beam continues.
+        """
+        x = self.tokens(token) + self.positions(memory.position)[:, None]
+        own_keys, own_values = [], []
+        for layer, block in enumerate(cast(list[DecoderBlock], list(self.blocks))):
+            past = [_follow(own[layer], parent) for own in (memory.own_keys, memory.own_values)]
+            x, key, value = block.step(x, memory.keys[layer], memory.values[layer], memory.real, *past)
+            own_keys.append(key)
+            own_values.append(value)
+        logits: Tensor = self.norm(x) @ self.tokens.weight.T
+        return logits, memory._replace(own_keys=own_keys, own_values=own_values, position=memory.position + 1)
+
+
+class DecoderBlock(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x), with a feed-forward of four times the width."""
+
+    def __init__(self, config: DecoderOnlyConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.attention_out = nn.Linear(config.dim, config.dim)
+        self.ffn_norm = nn.LayerNorm(config.dim)
+        self.ffn_in = nn.Linear(config.dim, 4 * config.dim)
+        self.ffn_out = nn.Linear(4 * config.dim, config.dim)
+
+    def forward(self, x: Float[Tensor, "batch tokens dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The block's output, and its keys and values."""
+        q, k, v = self._project(x)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self._rest(x, mixed), k, v
+
+    def step(
+        self,
+        x: Float[Tensor, "batch beams dim"],
+        keys: Float[Tensor, "batch heads tokens width"],
+        values: Float[Tensor, "batch heads tokens width"],
+        real: Bool[Tensor, "batch tokens"],
+        own_keys: Float[Tensor, "batch heads beams own width"],
+        own_values: Float[Tensor, "batch heads beams own width"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One new code per beam, which looks at the history and at the codes of its own beam."""
+        q, k, v = self._project(x)
+        own_keys = torch.cat([own_keys, k[:, :, :, None]], dim=3)
+        own_values = torch.cat([own_values, v[:, :, :, None]], dim=3)
+        to_history = (q @ keys.transpose(-1, -2)).masked_fill(~real[:, None, None], -torch.inf)
+        to_own = (own_keys @ q[..., None])[..., 0]
+        share = (torch.cat([to_history, to_own], dim=-1) / q.shape[-1] ** 0.5).softmax(-1)
+        old, own = share.split([keys.shape[2], own_keys.shape[3]], dim=-1)
+        mixed = old @ values + (own[..., None, :] @ own_values)[..., 0, :]
+        return self._rest(x, mixed), own_keys, own_values
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
+        attended = self.attention_out(mixed.transpose(1, 2).reshape(x.shape))
+        x = x + F.dropout(attended, self.dropout, self.training)
+        added = self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)), approximate="tanh"))
+        return x + F.dropout(added, self.dropout, self.training)
+
+
+def _follow(own: Float[Tensor, "batch heads beams own width"], parent: Int[Tensor, "batch new"]) -> Tensor:
+    """What the parents have generated, in the order of the new beams."""
+    return own.take_along_dim(parent[:, None, :, None, None], dim=2)
