@@ -11,6 +11,7 @@ from torch import Tensor
 
 from reclib.backbones.sequence_model import last_position, recent
 from reclib.data.interactions import Interactions
+from reclib.nn.sizes import check_at_least
 
 
 class Popularity:
@@ -61,8 +62,7 @@ class ItemKNN:
 
     def __init__(self, window: int = 10) -> None:
         """Use the last `window` items of each history."""
-        if window < 1:
-            raise ValueError(f"window: must be at least 1, got {window}")
+        check_at_least(1, window=window)
         self.window = window
 
     def fit(self, log: Interactions) -> ItemKNN:

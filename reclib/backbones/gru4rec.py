@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reclib.backbones.sequence_model import SequenceModel
+from reclib.nn.dropout import Dropout
+from reclib.nn.sizes import check_at_least
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,7 @@ class GRU4RecConfig:
     max_len: int = 200  # longest history in one pass
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ValueError(f"layers: must be at least 1, got {self.layers}")
+        check_at_least(1, layers=self.layers)
 
 
 class GRU4Rec(SequenceModel):
@@ -35,11 +36,9 @@ class GRU4Rec(SequenceModel):
         config = config or GRU4RecConfig()
         super().__init__(n_items, config.dim, config.max_len)
         self.config = config
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.gru = nn.GRU(config.dim, config.dim, config.layers, batch_first=True)
-        self.out = nn.Sequential(
-            nn.Linear(config.dim, config.dim), nn.Dropout(config.dropout), nn.LayerNorm(config.dim)
-        )
+        self.out = nn.Sequential(nn.Linear(config.dim, config.dim), Dropout(config.dropout), nn.LayerNorm(config.dim))
 
     def encode(
         self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None

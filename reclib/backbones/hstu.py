@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reclib.backbones.sequence_model import SequenceModel
+from reclib.nn.dropout import Dropout
+from reclib.nn.sizes import check_heads
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,7 @@ class HSTUConfig:
     alpha: float | None = None  # scale of q·k; None: 1/√(width of a head) [1; the authors' later code: 1/√width]
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
+        check_heads(self.dim, self.heads)
         if self.alpha is not None and not self.alpha > 0:
             raise ValueError(f"alpha: must be positive, or None for 1/√(width of a head), got {self.alpha}")
 
@@ -48,7 +49,7 @@ class HSTU(SequenceModel):
         self.config = config
         self.positions = nn.Embedding(config.max_len, config.dim)
         nn.init.normal_(self.positions.weight, std=0.02)  # next to the items 0.02 √d: there, but not in the way
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
 
@@ -87,7 +88,7 @@ class HSTUBlock(nn.Module):
         self.uvqk = nn.Linear(dim, 4 * dim, bias=False)
         self.value_norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.position_bias = nn.Parameter(torch.zeros(config.max_len)) if config.position_bias else None
         self.time_bias = nn.Embedding(config.time_buckets, 1) if config.time_bias else None
         if self.time_bias is not None:

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reclib.backbones.sequence_model import SequenceModel
+from reclib.nn.dropout import Dropout, dropout
+from reclib.nn.sizes import check_heads
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,7 @@ class SASRecConfig:
     max_len: int = 200  # longest history in one pass [200 MovieLens, 50 Amazon]
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
+        check_heads(self.dim, self.heads)
 
 
 class SASRec(SequenceModel):
@@ -43,7 +44,7 @@ class SASRec(SequenceModel):
         self.config = config
         self.positions = nn.Embedding(config.max_len, config.dim)
         nn.init.normal_(self.positions.weight, std=0.02)  # next to the items 0.02 √d: there, but not in the way
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(SASRecBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
 
@@ -73,9 +74,9 @@ class SASRecBlock(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(dim, dim),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(dim, dim),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
 
     def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
@@ -87,6 +88,6 @@ class SASRecBlock(nn.Module):
         )
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         attended = self.out(attended.transpose(1, 2).reshape(batch, time, dim))
-        x = x + F.dropout(attended, self.dropout, self.training)
+        x = x + dropout(attended, self.dropout, self.training)
         y: Tensor = x + self.ffn(self.ffn_norm(x))
         return y

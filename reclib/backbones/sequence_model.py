@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from reclib.nn import losses
+from reclib.nn.sizes import check_at_least
 from reclib.training.batches import SequenceBatch
 
 
@@ -26,9 +27,7 @@ class SequenceModel(nn.Module, ABC):
 
     def __init__(self, n_items: int, dim: int, max_len: int) -> None:
         super().__init__()
-        for name, value in [("n_items", n_items), ("dim", dim), ("max_len", max_len)]:
-            if value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
+        check_at_least(1, n_items=n_items, dim=dim, max_len=max_len)
         self.n_items, self.dim, self.max_len = n_items, dim, max_len
         self.items = nn.Embedding(n_items + 1, dim, padding_idx=0)
         nn.init.normal_(self.items.weight, std=0.02)

@@ -6,6 +6,10 @@ has time stamps, position bias where it has only an order), hstu_position (posit
 stamps), oracle (what the ad world itself knows). `hstu`, `hstu_position` and `sasrec_gbce` are as in
 the papers. Arms with `scaled` or `centred` in their names are the book's changes, made after the papers' forms had been
 seen to do badly; claims about them carry the later date. Leave-one-out, full ranking; setting "" everywhere.
+
+The thresholds on the two Amazon sets were missed by a first recipe (β₂ = .98; Beauty Recall@10 .069, level with
+counting, Industrial & Scientific NDCG@10 .0736, one seed each) and are judged on the second (β₂ = .999), which was
+found on validation: `SECOND_RECIPE`. On Beauty, `sasrec_bce1` is undertrained: a public re-run reaches Recall@10 .0550.
 """
 
 from reclib.ledger import Cell, Claim, Difference, Ratio
@@ -15,6 +19,7 @@ AFTER_LOOKING = "2026-11-23"  # claims about our own changes, written when the p
 ML1M, BEAUTY, SCIENTIFIC, WORLD = "movielens-1m", "amazon2014-beauty", "amazon2018-scientific", "adworld"
 RECALL, NDCG = "test/recall@10", "test/ndcg@10"
 REAL = 3  # seeds of the runs on real data
+SECOND_RECIPE = "; here by our second recipe, the first one (AdamW's β₂ = .98, one seed) had missed it: "
 
 KV = "Klenitskiy & Vasilev (2023)"
 GSASREC = "gSASRec (Petrov & Macdonald, 2023)"
@@ -98,7 +103,7 @@ CLAIMS = (
         claim="The Beauty row for SASRec in S3-Rec, P5 and TIGER (Recall@10 .0605) undersells it: with full softmax it "
         "reaches at least .086.",
         paper_value=0.0897,
-        paper_setting="a public log, Recall@10 .0897 in the file's order, .0859 with ties shuffled",
+        paper_setting=f"a public log, Recall@10 .0897 in the file's order, .0859 with ties shuffled{SECOND_RECIPE}.069",
         experiment=NAME,
         statistic=Cell("sasrec", RECALL, BEAUTY),
         direction=">",
@@ -112,7 +117,8 @@ CLAIMS = (
         chapter=2,
         claim="The same for NDCG@10: the copied row says .0318, with full softmax SASRec reaches at least .050.",
         paper_value=0.0539,
-        paper_setting="a public log, NDCG@10 .0539 in the file's order, .0503 with ties shuffled",
+        paper_setting="a public log, NDCG@10 .0539 in the file's order, .0503 with ties shuffled; here by our second "
+        "recipe, see the claim on Recall@10",
         experiment=NAME,
         statistic=Cell("sasrec", NDCG, BEAUTY),
         direction=">",
@@ -127,7 +133,8 @@ CLAIMS = (
         claim="The copied row is what one negative gives, and that is below counting: on Beauty, counting what "
         "followed the last item has the higher Recall@10.",
         paper_value=0.0118,
-        paper_setting="Recall@10 of counting .0668, of SASRec with one negative .0550 in a public re-run, .0605 copied",
+        paper_setting="Recall@10 of counting .0668, of SASRec with one negative .0550 in a public re-run, .0605 "
+        "copied; here its training is too short to reach that",
         experiment=NAME,
         statistic=difference("transitions", "sasrec_bce1", RECALL, BEAUTY),
         direction=">",
@@ -188,7 +195,8 @@ CLAIMS = (
         claim="Long histories beat the last item, on sparse data too: SASRec is better than first-order counting on "
         "Beauty.",
         paper_value=None,
-        paper_setting="Beauty (another preprocessing) against 100 sampled negatives; its first-order models are learnt",
+        paper_setting="Beauty (another preprocessing) against 100 sampled negatives; its first-order models are "
+        "learnt; here by our second recipe, with the first (one seed) it was level with counting",
         experiment=NAME,
         statistic=difference("sasrec", "transitions", NDCG, BEAUTY),
         direction=">",
@@ -216,7 +224,8 @@ CLAIMS = (
         chapter=2,
         claim="On Industrial & Scientific, SASRec reaches NDCG@10 of at least .074.",
         paper_value=None,
-        paper_setting="not in the paper; counting .0686, and .0752 in one run of ours before this book",
+        paper_setting="not in the paper; counting .0686, and .0752 in one run of ours before this book"
+        f"{SECOND_RECIPE}.0736",
         experiment=NAME,
         statistic=Cell("sasrec", NDCG, SCIENTIFIC),
         direction=">",

@@ -8,13 +8,15 @@ trains on all items of a history at once. Weights and equations are GPT-2's: the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from reclib.generation.cache import KeyValueCache, history_tokens
+from reclib.nn.dropout import Dropout, dropout
+from reclib.nn.sizes import check_at_least, check_heads
 from reclib.tokenizers.semantic_ids import SemanticIds
 from reclib.training.batches import SequenceBatch
 
@@ -30,22 +32,8 @@ class DecoderOnlyConfig:
     max_len: int = 50  # longest history in items; the sequence has L tokens for each, and L more to generate
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
-        for name in ("layers", "max_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
-
-
-class DecoderMemory(NamedTuple):
-    """What is kept of a batch while codes are generated. Histories stand once, beams only add their own codes."""
-
-    keys: list[Float[Tensor, "batch heads tokens width"]]  # of the history, a tensor per block
-    values: list[Float[Tensor, "batch heads tokens width"]]
-    real: Bool[Tensor, "batch tokens"]  # no padding
-    own_keys: list[Float[Tensor, "batch heads beams own width"]]  # of the codes generated so far
-    own_values: list[Float[Tensor, "batch heads beams own width"]]
-    position: Int[Tensor, "batch"]  # of the code to be generated next
+        check_heads(self.dim, self.heads)
+        check_at_least(1, layers=self.layers, max_len=self.max_len)
 
 
 class DecoderOnly(nn.Module):
@@ -60,7 +48,7 @@ class DecoderOnly(nn.Module):
         self.register_buffer("item_tokens", ids.tokens, persistent=False)
         self.tokens = nn.Embedding(ids.vocabulary, config.dim)
         self.positions = nn.Embedding((config.max_len + 1) * ids.levels, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         for name, weight in self.named_parameters():
@@ -90,42 +78,33 @@ class DecoderOnly(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ generation
 
-    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], DecoderMemory]:
-        """Read histories once: logits of the first code of the next item, and the memory to go on from."""
-        if history.shape[1] > self.max_len:
-            raise ValueError(f"history: {history.shape[1]} items, but max_len is {self.max_len}; cut it with `recent`")
-        tokens = self.item_tokens[history].flatten(1)
+    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], KeyValueCache]:
+        """Read histories once: logits of the first code of the next item, and the cache to go on from."""
+        tokens = history_tokens(self.item_tokens, history, self.max_len)
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
         keys, values = [], []
         for block in self.blocks:
             x, key, value = block(x)
             keys.append(key)
             values.append(value)
-        length = (tokens > 0).sum(1)
-        last = self.norm(x[torch.arange(len(x)), length - 1])
-        nothing = [key.new_empty(*key.shape[:2], 1, 0, key.shape[3]) for key in keys]
-        memory = DecoderMemory(keys, values, tokens > 0, nothing, nothing, length)
-        return (last @ self.tokens.weight.T)[:, None], memory
+        real = tokens > 0
+        last = self.norm(x[torch.arange(len(x)), real.sum(1) - 1])
+        return (last @ self.tokens.weight.T)[:, None], KeyValueCache.of_history(keys, values, real)
 
     def step(
-        self, memory: DecoderMemory, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
-    ) -> tuple[Float[Tensor, "batch beams vocabulary"], DecoderMemory]:
-        """Add one code to each beam: logits of the next code, and the new memory.
+        self, cache: KeyValueCache, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
+    ) -> tuple[Float[Tensor, "batch beams vocabulary"], KeyValueCache]:
+        """Add one code to each beam: logits of the next code, and the new cache.
 
         Args:
-            memory: of `read`, or of the last step with its own number of beams.
+            cache: of `read`, or of the last step with its own number of beams.
             token: the code, as a token, by which each new beam is longer.
-            parent: the beam of `memory` that each new beam continues.
+            parent: the beam of `cache` that each new beam continues.
         """
-        x = self.tokens(token) + self.positions(memory.position)[:, None]
-        own_keys, own_values = [], []
-        for layer, block in enumerate(cast(list[DecoderBlock], list(self.blocks))):
-            past = [_follow(own[layer], parent) for own in (memory.own_keys, memory.own_values)]
-            x, key, value = block.step(x, memory.keys[layer], memory.values[layer], memory.real, *past)
-            own_keys.append(key)
-            own_values.append(value)
+        x = self.tokens(token) + self.positions(cache.real.sum(1) + cache.written)[:, None]
+        x, cache = cache.follow(parent).step(x, self.blocks)
         logits: Tensor = self.norm(x) @ self.tokens.weight.T
-        return logits, memory._replace(own_keys=own_keys, own_values=own_values, position=memory.position + 1)
+        return logits, cache
 
 
 class DecoderBlock(nn.Module):
@@ -174,11 +153,6 @@ class DecoderBlock(nn.Module):
 
     def _rest(self, x: Tensor, mixed: Tensor) -> Tensor:
         attended = self.attention_out(mixed.transpose(1, 2).reshape(x.shape))
-        x = x + F.dropout(attended, self.dropout, self.training)
+        x = x + dropout(attended, self.dropout, self.training)
         added = self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)), approximate="tanh"))
-        return x + F.dropout(added, self.dropout, self.training)
-
-
-def _follow(own: Float[Tensor, "batch heads beams own width"], parent: Int[Tensor, "batch new"]) -> Tensor:
-    """What the parents have generated, in the order of the new beams."""
-    return own.take_along_dim(parent[:, None, :, None, None], dim=2)
+        return x + dropout(added, self.dropout, self.training)

@@ -9,13 +9,16 @@ of RMSNorm; no token for the user.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from reclib.generation.cache import KeyValueCache, history_tokens
+from reclib.nn.dropout import Dropout, dropout
+from reclib.nn.sizes import check_at_least, check_heads
 from reclib.tokenizers.semantic_ids import SemanticIds
 from reclib.training.batches import SequenceBatch
 
@@ -32,21 +35,8 @@ class EncoderDecoderConfig:
     max_len: int = 50  # longest history in items [20]
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
-        for name in ("layers", "ffn", "max_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
-
-
-class CrossMemory(NamedTuple):
-    """What is kept of a batch while codes are generated. Histories stand once, beams only add their own codes."""
-
-    keys: list[Float[Tensor, "batch heads tokens width"]]  # of the encoded history, a tensor per decoder block
-    values: list[Float[Tensor, "batch heads tokens width"]]
-    real: Bool[Tensor, "batch tokens"]  # no padding
-    own_keys: list[Float[Tensor, "batch heads beams own width"]]  # of the codes generated so far
-    own_values: list[Float[Tensor, "batch heads beams own width"]]
+        check_heads(self.dim, self.heads)
+        check_at_least(1, layers=self.layers, ffn=self.ffn, max_len=self.max_len)
 
 
 class EncoderDecoder(nn.Module):
@@ -62,7 +52,7 @@ class EncoderDecoder(nn.Module):
         self.tokens = nn.Embedding(ids.vocabulary, config.dim)  # token 0 is padding, and the start of an answer
         self.age = nn.Embedding(config.max_len * ids.levels, config.dim)  # tokens since, 0 = the last of the history
         self.place = nn.Embedding(ids.levels, config.dim)  # in the answer
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.layers))
         self.encoder_norm = nn.LayerNorm(config.dim)
         self.decoder = nn.ModuleList(CrossBlock(config) for _ in range(config.layers))
@@ -81,9 +71,7 @@ class EncoderDecoder(nn.Module):
         self, history: Int[Tensor, "batch time"]
     ) -> tuple[Float[Tensor, "batch tokens dim"], Bool[Tensor, "batch tokens"]]:
         """The history's codes in context, and which of them are real."""
-        if history.shape[1] > self.max_len:
-            raise ValueError(f"history: {history.shape[1]} items, but max_len is {self.max_len}; cut it with `recent`")
-        tokens = self.item_tokens[history].flatten(1)
+        tokens = history_tokens(self.item_tokens, history, self.max_len)
         real = tokens > 0
         age = (real.sum(1, keepdim=True) - 1 - torch.arange(tokens.shape[1], device=tokens.device)).clamp(min=0)
         x = self.dropout(self.tokens(tokens) + self.age(age))
@@ -118,28 +106,21 @@ class EncoderDecoder(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ generation
 
-    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], CrossMemory]:
-        """Encode histories once: logits of the first code, and the memory to go on from."""
+    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], KeyValueCache]:
+        """Encode histories once: logits of the first code, and the cache to go on from."""
         encoded, real = self.encode(history)
-        pairs = [block.memorise(encoded) for block in self._decoder]
-        keys, values = [k for k, _ in pairs], [v for _, v in pairs]
-        nothing = [key.new_empty(*key.shape[:2], 1, 0, key.shape[3]) for key in keys]
+        keys, values = zip(*(block.memorise(encoded) for block in self._decoder), strict=True)
         start = torch.zeros(len(history), 1, dtype=torch.long, device=history.device)
-        return self.step(CrossMemory(keys, values, real, nothing, nothing), start, start)
+        return self.step(KeyValueCache.of_history(list(keys), list(values), real), start, start)
 
     def step(
-        self, memory: CrossMemory, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
-    ) -> tuple[Float[Tensor, "batch beams vocabulary"], CrossMemory]:
+        self, cache: KeyValueCache, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
+    ) -> tuple[Float[Tensor, "batch beams vocabulary"], KeyValueCache]:
         """Add one code to each beam; see `DecoderOnly.step`."""
-        x = self.tokens(token) + self.place.weight[memory.own_keys[0].shape[3]]
-        own_keys, own_values = [], []
-        for layer, block in enumerate(self._decoder):
-            past = [own[layer].take_along_dim(parent[:, None, :, None, None], 2) for own in memory[3:]]
-            x, key, value = block.step(x, memory.keys[layer], memory.values[layer], memory.real, *past)
-            own_keys.append(key)
-            own_values.append(value)
+        x = self.tokens(token) + self.place.weight[cache.written]
+        x, cache = cache.follow(parent).step(x, self.decoder)
         logits: Tensor = self.norm(x) @ self.tokens.weight.T
-        return logits, memory._replace(own_keys=own_keys, own_values=own_values)
+        return logits, cache
 
 
 class EncoderBlock(nn.Module):
@@ -157,7 +138,7 @@ class EncoderBlock(nn.Module):
         """One block; padded tokens are looked at by nobody."""
         q, k, v = (_split(part, self.heads) for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1))
         attended = self.out(_merge(F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None])))
-        x = x + F.dropout(attended, self.dropout, self.training)
+        x = x + dropout(attended, self.dropout, self.training)
         y: Tensor = x + self.ffn(x)
         return y
 
@@ -173,13 +154,13 @@ class CrossBlock(nn.Module):
         self.out = nn.Linear(config.dim, config.dim)
         self.cross_norm = nn.LayerNorm(config.dim)
         self.query = nn.Linear(config.dim, config.dim)
-        self.memory = nn.Linear(config.dim, 2 * config.dim)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim)
         self.cross_out = nn.Linear(config.dim, config.dim)
         self.ffn = _feed_forward(config)
 
     def memorise(self, encoded: Float[Tensor, "batch tokens dim"]) -> tuple[Tensor, Tensor]:
         """Keys and values of the history for this block."""
-        keys, values = self.memory(encoded).chunk(2, dim=-1)
+        keys, values = self.key_value(encoded).chunk(2, dim=-1)
         return _split(keys, self.heads), _split(values, self.heads)
 
     def forward(
@@ -192,7 +173,7 @@ class CrossBlock(nn.Module):
         """All codes of an answer at once."""
         q, k, v = (_split(part, self.heads) for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1))
         attended = self.out(_merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
-        return self._rest(x + F.dropout(attended, self.dropout, self.training), keys, values, real)
+        return self._rest(x + dropout(attended, self.dropout, self.training), keys, values, real)
 
     def step(
         self,
@@ -214,7 +195,7 @@ class CrossBlock(nn.Module):
     def _rest(self, x: Tensor, keys: Tensor, values: Tensor, real: Tensor) -> Tensor:
         q = _split(self.query(self.cross_norm(x)), self.heads)
         attended = self.cross_out(_merge(F.scaled_dot_product_attention(q, keys, values, real[:, None, None])))
-        x = x + F.dropout(attended, self.dropout, self.training)
+        x = x + dropout(attended, self.dropout, self.training)
         y: Tensor = x + self.ffn(x)
         return y
 
@@ -225,9 +206,9 @@ def _feed_forward(config: EncoderDecoderConfig) -> nn.Sequential:
         nn.LayerNorm(config.dim),
         nn.Linear(config.dim, config.ffn),
         nn.ReLU(),
-        nn.Dropout(config.dropout),
+        Dropout(config.dropout),
         nn.Linear(config.ffn, config.dim),
-        nn.Dropout(config.dropout),
+        Dropout(config.dropout),
     )
 
 

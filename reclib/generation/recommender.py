@@ -11,6 +11,7 @@ from reclib.generation.decoder_only import DecoderOnly
 from reclib.generation.encoder_decoder import EncoderDecoder
 from reclib.generation.search import Beams, beam_search
 from reclib.generation.trie import SemanticIdTrie
+from reclib.nn.sizes import check_at_least
 from reclib.tokenizers.semantic_ids import SemanticIds
 from reclib.training.batches import SequenceBatch
 
@@ -29,8 +30,7 @@ class GenerativeRecommender(nn.Module):
         super().__init__()
         if model.item_tokens.shape != ids.tokens.shape or not torch.equal(model.item_tokens.cpu(), ids.tokens):
             raise ValueError("ids: the model was built for other semantic IDs; give both the same")
-        if width < 1:
-            raise ValueError(f"width: must be at least 1, got {width}")
+        check_at_least(1, width=width)
         self.model, self.trie, self.width = model, SemanticIdTrie(ids), width
 
     def search(self, history: Int[Tensor, "batch time"], width: int | None = None) -> Beams:
@@ -46,7 +46,7 @@ class GenerativeRecommender(nn.Module):
         With `width` at least the number of sequences, all items are reached and the ranking is exact. `time` is unused.
         """
         found = self.search(history)
-        by_leaf = torch.full((len(history), self.trie.nodes(self.trie.levels) + 1), UNREACHED)
+        by_leaf = found.log_prob.new_full((len(history), self.trie.nodes(self.trie.levels) + 1), UNREACHED)
         by_leaf.scatter_(1, found.leaf + 1, found.log_prob.clamp(min=UNREACHED))  # column 0 collects what is missing
         scores = by_leaf[:, self.trie.leaf + 1]
         scores[:, 0] = -torch.inf
@@ -64,7 +64,7 @@ class GenerativeRecommender(nn.Module):
         """
         found = self.search(history)
         extra = 0 if exclude is None else exclude.shape[1]
-        items, _ = self.trie.expand(found.leaf, k + extra)
+        items = self.trie.expand(found.leaf, k + extra)
         if exclude is not None:
             keep = (items > 0) & ~(items[:, :, None] == exclude[:, None]).any(2)
             order = (~keep).long().argsort(stable=True, dim=1)

@@ -1,4 +1,4 @@
-"""Beam search and sampling over the trie, for whole batches, with what was read and written kept in memory.
+"""Beam search and sampling over the trie, for whole batches, with a cache of keys and values.
 
 At level l a beam is a prefix of l codes. All of a batch's prefixes are extended by one code in a handful of tensor
 operations: the model gives the log-probabilities of the next code, the trie takes out the codes that no item has.
@@ -6,26 +6,28 @@ operations: the model gives the log-probabilities of the next code, the trie tak
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reclib.generation.cache import KeyValueCache
 from reclib.generation.trie import SemanticIdTrie
+from reclib.nn.sizes import check_at_least
 
 
 @runtime_checkable
 class CodeModel(Protocol):
     """A model that writes codes, one after the other: `DecoderOnly` or `EncoderDecoder`."""
 
-    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], Any]:
-        """Logits of the first code, and a memory."""
+    def read(self, history: Int[Tensor, "batch time"]) -> tuple[Float[Tensor, "batch 1 vocabulary"], KeyValueCache]:
+        """Logits of the first code, and what was computed of the history."""
 
     def step(
-        self, memory: Any, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
-    ) -> tuple[Float[Tensor, "batch beams vocabulary"], Any]:
-        """Logits of the next code of each beam, and the new memory."""
+        self, cache: KeyValueCache, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
+    ) -> tuple[Float[Tensor, "batch beams vocabulary"], KeyValueCache]:
+        """Logits of the next code of each beam, and the new cache."""
 
 
 class Beams(NamedTuple):
@@ -49,14 +51,13 @@ def beam_search(model: CodeModel, trie: SemanticIdTrie, history: Int[Tensor, "ba
         history: item ids, left-aligned, 0 pads on the right.
         width: beams kept after every level.
     """
-    if width < 1:
-        raise ValueError(f"width: must be at least 1, got {width}")
-    logits, memory = model.read(history)
-    batch = len(history)
-    node = torch.zeros(batch, 1, dtype=torch.long)
-    score = torch.zeros(batch, 1)
+    check_at_least(1, width=width)
+    logits, cache = model.read(history)
+    batch, device = len(history), history.device
+    node = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    score = torch.zeros(batch, 1, device=device)
     for level in range(trie.levels):
-        child = trie.children[level][node]  # [batch, beams, codes]
+        child = trie.followers(level)[node]  # [batch, beams, codes]
         total = score[..., None] + _of_level(logits.log_softmax(-1), trie, level)
         total = total.masked_fill(child < 0, -torch.inf).flatten(1)
         kept = min(width, trie.nodes(level + 1), total.shape[1])
@@ -65,7 +66,7 @@ def beam_search(model: CodeModel, trie: SemanticIdTrie, history: Int[Tensor, "ba
         # A beam without a valid continuation stays at -inf; which node it stands on no longer matters.
         node = child.flatten(1).gather(1, place).clamp(min=0)
         if level + 1 < trie.levels:
-            logits, memory = model.step(memory, trie.ids.offsets[level] + code, parent)
+            logits, cache = model.step(cache, trie.ids.offsets[level] + code, parent)
     return Beams(node.masked_fill(torch.isneginf(score), -1), score)
 
 
@@ -84,26 +85,25 @@ def sample(
     The distribution of a code is the softmax of logits / temperature over the *allowed* codes, so every drawn sequence
     is an item's, and `log_prob` is the logarithm of the probability with which it was drawn.
     """
-    if n < 1:
-        raise ValueError(f"n: must be at least 1, got {n}")
+    check_at_least(1, n=n)
     if not temperature > 0:
         raise ValueError(f"temperature: must be positive, got {temperature}; for the best sequences use beam_search")
-    logits, memory = model.read(history)
-    batch = len(history)
-    node = torch.zeros(batch, n, dtype=torch.long)
-    score = torch.zeros(batch, n)
-    parent = torch.zeros(batch, n, dtype=torch.long)
+    logits, cache = model.read(history)
+    batch, device = len(history), history.device
+    node = torch.zeros(batch, n, dtype=torch.long, device=device)
+    score = torch.zeros(batch, n, device=device)
+    parent = torch.zeros(batch, n, dtype=torch.long, device=device)
     logits = logits.expand(-1, n, -1)
     for level in range(trie.levels):
-        child = trie.children[level][node]
+        child = trie.followers(level)[node]
         allowed = _of_level(logits, trie, level).masked_fill(child < 0, -torch.inf)
         log_prob = (allowed / temperature).log_softmax(-1)
         code = torch.multinomial(log_prob.exp().flatten(0, 1), 1, generator=generator).view(batch, n)
         score = score + log_prob.gather(2, code[..., None])[..., 0]
         node = child.gather(2, code[..., None])[..., 0]
         if level + 1 < trie.levels:
-            logits, memory = model.step(memory, trie.ids.offsets[level] + code, parent)
-            parent = torch.arange(n).expand(batch, n)
+            logits, cache = model.step(cache, trie.ids.offsets[level] + code, parent)
+            parent = torch.arange(n, device=device).expand(batch, n)
     return Beams(node, score)
 
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reclib.nn.sizes import check_at_least
 from reclib.tokenizers.rqkmeans import RQKMeans, RQKMeansConfig, check_vectors, residual_codes
 
 
@@ -116,6 +117,4 @@ def squared_distances(
 def _check(epsilon: float, **iterations: int) -> None:
     if not epsilon > 0:
         raise ValueError(f"epsilon: must be positive, got {epsilon}")
-    for name, value in iterations.items():
-        if value < 1:
-            raise ValueError(f"{name}: must be at least 1, got {value}")
+    check_at_least(1, **iterations)

@@ -19,6 +19,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
+from reclib.nn.sizes import check_at_least
+
 # In this order, those that a table has.
 TEXT_COLUMNS = ("title", "brand", "categories", "genres", "tags", "industry", "sector", "topic", "description")
 VANISHING = 1e-6  # length below which a projected row is rounding error; TF-IDF rows have length 1
@@ -59,8 +61,7 @@ class TfidfSvd:
 
     def __init__(self, dim: int = 64, seed: int = 0) -> None:
         """Vectors of width `dim`; `seed` starts the randomised SVD."""
-        if dim < 1:
-            raise ValueError(f"dim: must be at least 1, got {dim}")
+        check_at_least(1, dim=dim)
         self.dim, self.seed = dim, seed
 
     def fit_transform(self, texts: Sequence[str]) -> Float[Tensor, "items dim"]:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from reclib.nn.sizes import check_at_least
 from reclib.tokenizers.semantic_ids import SemanticIds
 
 ROWS = 65_536  # compared with a codebook at once: 64 MiB of distances at 256 codes
@@ -31,13 +32,8 @@ class RQKMeansConfig:
     seed: int = 0  # of the first centres
 
     def __post_init__(self) -> None:
-        for name, value, least in [
-            ("levels", self.levels, 1),
-            ("codes", self.codes, 2),
-            ("iterations", self.iterations, 1),
-        ]:
-            if value < least:
-                raise ValueError(f"{name}: must be at least {least}, got {value}")
+        check_at_least(1, levels=self.levels, iterations=self.iterations)
+        check_at_least(2, codes=self.codes)
 
 
 class RQKMeans:

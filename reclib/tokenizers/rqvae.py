@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reclib.nn.sizes import check_at_least
 from reclib.tokenizers.rqkmeans import (
     RQKMeans,
     RQKMeansConfig,
@@ -50,15 +51,9 @@ class RQVAEConfig:
     seed: int = 0  # of weights, first centres, batches and revived codes
 
     def __post_init__(self) -> None:
-        for name, value, least in [
-            ("levels", self.levels, 1),
-            ("codes", self.codes, 2),
-            ("latent", self.latent, 1),
-            ("batch_size", self.batch_size, 1),
-            *[("hidden", width, 1) for width in self.hidden],
-        ]:
-            if value < least:
-                raise ValueError(f"{name}: must be at least {least}, got {value}")
+        check_at_least(1, levels=self.levels, latent=self.latent, batch_size=self.batch_size)
+        check_at_least(1, hidden=min(self.hidden, default=1))
+        check_at_least(2, codes=self.codes)
         if self.commitment < 0:
             raise ValueError(f"commitment: must not be negative, got {self.commitment}")
 

@@ -7,7 +7,6 @@ last level, a number that tells the items of one sequence apart.
 
 from __future__ import annotations
 
-import gzip
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from reclib.data.files import read_gzip
 
 PADDING = -1  # the codes of item 0
 
@@ -182,8 +183,8 @@ class SemanticIds:
             sizes: codes per level; default: the largest code of the file plus one.
         """
         path = Path(path)
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as file:
-            rows = [[int(word) for word in line.split()] for line in file if line.strip()]
+        text = (read_gzip(path) if path.suffix == ".gz" else path.read_bytes()).decode()
+        rows = [[int(word) for word in line.split()] for line in text.splitlines() if line.strip()]
         if not rows or len({len(row) for row in rows}) > 1 or len(rows[0]) < 2:
             raise ValueError(f"path: {path} needs lines `item_id code code …`, all of one length")
         table = torch.tensor(sorted(rows))

@@ -20,8 +20,9 @@ summary's language model, which is small and trained here, on the summaries alon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.feature_extraction.text import CountVectorizer
 from torch import Tensor, nn
 
+from reclib.nn.sizes import check_at_least, check_heads
 from reclib.tokenizers.semantic_ids import SemanticIds
 from reclib.training import FitConfig, fit
 
@@ -56,11 +58,9 @@ class UniSIDConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("levels", "codes", "layers", "prefix", "words", "text_len", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
-        if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"heads: {self.heads} must divide dim = {self.dim}")
+        check_at_least(1, levels=self.levels, codes=self.codes, layers=self.layers, prefix=self.prefix)
+        check_at_least(1, words=self.words, text_len=self.text_len, epochs=self.epochs)
+        check_heads(self.dim, self.heads)
         if not self.tau > 0:
             raise ValueError(f"tau: must be positive, got {self.tau}")
         if self.lam < 0:
@@ -194,12 +194,7 @@ class Reader(nn.Module):
 
     def words(self, text: Sequence[str]) -> Int[Tensor, "items words"]:
         """Numbers of the first `text_len` known words of each text, 0 for padding."""
-        analyse, number = self.vectorizer.build_analyzer(), self.vectorizer.vocabulary_
-        table = torch.zeros(len(text), self.config.text_len, dtype=torch.long)
-        for row, sentence in enumerate(text):
-            known = [number[word] + 1 for word in analyse(sentence) if word in number][: self.config.text_len]
-            table[row, : len(known)] = torch.tensor(known, dtype=torch.long)
-        return table
+        return _word_numbers(self.vectorizer, text, self.config.text_len)
 
     def forward(
         self,
@@ -232,10 +227,8 @@ class SummaryModel(nn.Module):
         super().__init__()
         self.config = config
         self.vectorizer = CountVectorizer(token_pattern=r"(?u)\S+").fit(summary)
-        analyse, number = self.vectorizer.build_analyzer(), self.vectorizer.vocabulary_
-        rows = [torch.tensor([number[word] + 1 for word in analyse(sentence)]) for sentence in summary]
-        self.register_buffer("tokens", nn.utils.rnn.pad_sequence(rows, batch_first=True), persistent=False)
-        self.word = nn.Embedding(len(number) + 1, config.dim, padding_idx=0)
+        self.register_buffer("tokens", _word_numbers(self.vectorizer, summary), persistent=False)
+        self.word = nn.Embedding(len(self.vectorizer.vocabulary_) + 1, config.dim, padding_idx=0)
         self.position = nn.Parameter(0.02 * torch.randn(config.prefix + self.tokens.shape[1], config.dim))
         self.start = nn.Parameter(0.02 * torch.randn(config.prefix, config.dim))  # the prefix that says nothing
         self.blocks = _causal_transformer(config)
@@ -249,17 +242,13 @@ class SummaryModel(nn.Module):
         hidden = self.norm(_run(self.blocks, x + self.position[: x.shape[1]], real))[:, prefix.shape[1] - 1 :]
         return F.cross_entropy((hidden @ self.word.weight.T).flatten(0, 1), tokens.flatten(), ignore_index=0)
 
-    def pretrain(self, steps: int, generator: torch.Generator) -> None:
+    def pretrain(self, steps: int) -> None:
         """Learn how summaries read in general, from an empty prefix; then freeze."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3)
-        for _ in range(steps):
-            item = torch.randint(len(self.tokens), (64,), generator=generator)
-            loss = self(item, self.start.expand(len(item), -1, -1))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        optimizer.zero_grad()  # nothing of the gradients stays behind
-        self.eval().requires_grad_(False)
+        batches = ItemBatches(len(self.tokens), None, 64, self.config.seed)
+        settings = FitConfig(epochs=math.ceil(steps / batches.steps(0)), lr=3e-3, seed=self.config.seed)
+        fit(self, batches, _empty_prefix_loss, settings, progress=False)
+        self.zero_grad()  # nothing of the gradients stays behind
+        self.requires_grad_(False)
 
 
 class UniSIDModel(nn.Module):
@@ -279,8 +268,8 @@ class UniSIDModel(nn.Module):
         self.image = content.image
         self.summary = None
         if content.summary is not None and config.lam > 0:
-            self.summary = SummaryModel(config, content.summary)
-            self.summary.pretrain(200, torch.Generator().manual_seed(config.seed))
+            self.summary = SummaryModel(replace(config, dropout=0.0), content.summary)  # frozen, so nothing random
+            self.summary.pretrain(200)
             self.f_recon = nn.Linear((config.levels + 1) * config.dim, config.prefix * config.dim)
 
     def read(self, item: Int[Tensor, "batch"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,7 +289,6 @@ class UniSIDModel(nn.Module):
         total = self.sid_loss(z, other_z, batch.item) + pair_loss(e, other_e, self.config.tau)
         if self.summary is not None:
             prefix = self.f_recon(hidden.flatten(1)).view(len(z), self.config.prefix, -1)
-            self.summary.eval()
             total = total + self.config.lam * self.summary(batch.item, prefix)
         return total * len(z), len(z)
 
@@ -327,10 +315,11 @@ class ItemBatches:
         """The batches of one epoch."""
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
         other = torch.arange(self.n_items)
-        if self.pairs is not None:  # of an item's pairs one at random: the last write wins, in random order
+        if self.pairs is not None:  # of an item's pairs one at random: the first in random order
             both = torch.cat([self.pairs, self.pairs.flip(1)]) - 1
             shuffled = both[torch.randperm(len(both), generator=generator)]
-            other[shuffled[:, 0]] = shuffled[:, 1]
+            item, first = np.unique(shuffled[:, 0].numpy(), return_index=True)
+            other[item] = shuffled[first, 1]
         order = torch.randperm(self.n_items, generator=generator)
         for rows in torch.split(order, self.batch_size):
             if len(rows) > 1:  # one item alone has nothing to be told apart from
@@ -407,6 +396,21 @@ class PairsOnlyUniSID(UniSID):
 
 def _loss(model: UniSIDModel, batch: ItemBatch) -> tuple[Tensor, int]:
     return model.loss(batch)
+
+
+def _empty_prefix_loss(model: SummaryModel, batch: ItemBatch) -> tuple[Tensor, int]:
+    n = len(batch.item)
+    return model(batch.item, model.start.expand(n, -1, -1)) * n, n
+
+
+def _word_numbers(vectorizer: CountVectorizer, text: Sequence[str], length: int | None = None) -> Tensor:
+    """Numbers from 1 of each text's known words, at most `length`; 0 pads."""
+    analyse, number = vectorizer.build_analyzer(), vectorizer.vocabulary_
+    rows = [[number[word] + 1 for word in analyse(sentence) if word in number][:length] for sentence in text]
+    table = torch.zeros(len(rows), length or max(map(len, rows)), dtype=torch.long)
+    for row, words in enumerate(rows):
+        table[row, : len(words)] = torch.tensor(words, dtype=torch.long)
+    return table
 
 
 def _causal_transformer(config: UniSIDConfig) -> nn.TransformerEncoder:

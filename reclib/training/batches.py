@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reclib.data.interactions import Interactions, padded_index
+from reclib.nn.sizes import check_at_least
 
 BUCKET = 16  # batches sorted together: large enough to align lengths, small enough to keep batches random
 
@@ -56,13 +57,8 @@ class SequenceBatches:
             negatives: random items drawn for each target, for the sampled losses.
             seed: of order, windows and negatives.
         """
-        for name, value, least in [
-            ("max_len", max_len, 1),
-            ("batch_size", batch_size, 1),
-            ("negatives", negatives, 0),
-        ]:
-            if value < least:
-                raise ValueError(f"{name}: must be at least {least}, got {value}")
+        check_at_least(1, max_len=max_len, batch_size=batch_size)
+        check_at_least(0, negatives=negatives)
         if log.lengths.max() < 2:
             raise ValueError("log: no user has two events, so there is nothing to predict; give longer histories")
         self.log, self.max_len, self.batch_size = log, max_len, batch_size

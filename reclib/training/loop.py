@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from reclib.nn.sizes import check_at_least
+
 # A loss returns the sum over the batch's targets and their number.
 Loss = Callable[[Any, Any], tuple[Tensor, int]]
 
@@ -54,8 +56,7 @@ class FitConfig:
     precision: str = "32-true"  # Fabric's precision, e.g. "bf16-mixed" on a GPU; float16 is not offered
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs: must be at least 1, got {self.epochs}")
+        check_at_least(1, epochs=self.epochs)
         if not self.lr > 0:
             raise ValueError(f"lr: must be positive, got {self.lr}")
         if not 0 <= self.warmup < 1:

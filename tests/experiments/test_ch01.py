@@ -12,9 +12,9 @@ from reclib.data import Interactions
 from reclib.evaluation import evaluate
 from reclib.experiments import ch01_ad_world as ch01
 from reclib.experiments.log_statistics import ascends, drift, first_seen, gini, item_labels, lorenz
-from reclib.experiments.results import load, results_path
-from reclib.ledger import claims
+from reclib.experiments.results import load
 from reclib.world import AdWorldConfig
+from tests.records import check_record_is_whole, check_world_cells
 
 YEAR = 365.25 * 86400
 
@@ -179,12 +179,7 @@ def smoke(tmp_path_factory):
 
 
 def test_a_run_records_every_world_cell_of_the_claims(smoke):
-    results = load(ch01.NAME, smoke)
-    statistics = [claim.statistic for claim in claims(chapter=1) if claim.statistic]
-    cells = [cell for statistic in statistics for cell in statistic.cells if cell.dataset == "adworld"]
-    assert cells
-    for cell in cells:
-        assert set(cell.per_seed(results).index) == {0, 1}, str(cell)
+    check_world_cells(1, load(ch01.NAME, smoke), (0, 1))
 
 
 def test_a_second_run_repeats_nothing(smoke, capsys):
@@ -217,11 +212,7 @@ def test_worlds_that_differ_in_a_dial_are_measured_anew(smoke, monkeypatch, caps
 
 
 def test_the_record_holds_every_cell_of_the_claims():
-    assert results_path(ch01.NAME).exists(), "record it: make experiments CH=01"
-    results = load(ch01.NAME)
-    for claim in claims(chapter=1):
-        for cell in claim.statistic.cells if claim.statistic else ():
-            assert len(cell.per_seed(results)) >= claim.seeds, f"{claim.id}: {cell}"
+    check_record_is_whole(1, ch01.NAME)
 
 
 def test_the_record_is_of_the_world_as_it_is():

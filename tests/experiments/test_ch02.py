@@ -10,7 +10,7 @@ from reclib.evaluation import evaluate
 from reclib.experiments import ch02_sequential as ch02
 from reclib.experiments import protocol
 from reclib.experiments.results import load, results_path
-from reclib.ledger import claims
+from tests.records import check_record_is_whole, check_world_cells
 
 SMOKE = ch02.SCALES["smoke"]
 
@@ -23,12 +23,7 @@ def smoke(tmp_path_factory):
 
 
 def test_a_run_records_every_world_cell_of_the_claims(smoke):
-    results = load(ch02.NAME, smoke)
-    statistics = [claim.statistic for claim in claims(chapter=2) if claim.statistic]
-    cells = [cell for statistic in statistics for cell in statistic.cells if cell.dataset == "adworld"]
-    assert cells
-    for cell in cells:
-        assert set(cell.per_seed(results).index) == {0, 1}, str(cell)
+    check_world_cells(2, load(ch02.NAME, smoke), (0, 1))
 
 
 def test_a_run_records_the_noise_sweep(smoke):
@@ -93,11 +88,7 @@ def test_tuning_records_validation_only(tmp_path, monkeypatch):
 
 
 def test_the_record_holds_every_cell_of_the_claims():
-    assert results_path(ch02.NAME).exists(), "record it: make experiments CH=02"
-    results = load(ch02.NAME)
-    for claim in claims(chapter=2):
-        for cell in claim.statistic.cells if claim.statistic else ():
-            assert len(cell.per_seed(results)) >= claim.seeds, f"{claim.id}: {cell}"
+    check_record_is_whole(2, ch02.NAME)
 
 
 def test_every_arm_of_every_study_is_recorded_with_its_recipe():
@@ -120,5 +111,5 @@ def test_learning_rates_are_the_winners_of_the_recorded_tuning():
     (study,) = (study for study in config.studies if study.dataset == ch02.TUNING_SET)
     for arm in (arm for arm in study.arms if arm in protocol.NEURAL):
         tried = rows[rows.arm == arm]["value"]
-        assert sorted(tried.index) == sorted(config.tuning_rates), arm
+        assert sorted(tried.index) == sorted(config.rates(arm)), arm
         assert tried.idxmax() == ch02.LEARNING_RATE[arm], arm

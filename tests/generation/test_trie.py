@@ -19,12 +19,9 @@ def trie_of(rows, sizes=(2, 3)):
 def test_by_hand():
     trie = trie_of(CODES)
     assert [trie.nodes(level) for level in range(3)] == [1, 2, 4]
-    root = torch.tensor([0])
-    assert trie.allowed(0, root).tolist() == [[True, True]]
-    zero, one = (int(trie.step(0, root, torch.tensor([c]))) for c in (0, 1))
-    assert trie.allowed(1, torch.tensor([zero, one])).tolist() == [[True, False, True], [True, True, False]]
-    assert int(trie.step(1, torch.tensor([zero]), torch.tensor([1]))) == -1
-    leaf = int(trie.step(1, torch.tensor([one]), torch.tensor([0])))
+    zero, one = trie.followers(0)[0].tolist()
+    assert (trie.followers(1)[[zero, one]] >= 0).tolist() == [[True, False, True], [True, True, False]]
+    leaf = int(trie.followers(1)[one, 0])
     assert trie.prefix(2, leaf) == (1, 0)
     assert trie.leaf.tolist()[1:] == [leaf, trie.leaf[2], leaf, trie.leaf[4], trie.leaf[5]]
 
@@ -32,12 +29,10 @@ def test_by_hand():
 def test_colliding_items_are_all_listed_by_id():
     trie = trie_of(CODES)
     leaves = trie.leaf[torch.tensor([[4, 1, 2], [5, 2, 4]])]
-    items, column = trie.expand(leaves, 5)
-    assert items.tolist() == [[4, 1, 3, 2, 0], [5, 2, 4, 0, 0]]
-    assert column[0, :4].tolist() == [0, 1, 1, 2]
+    assert trie.expand(leaves, 5).tolist() == [[4, 1, 3, 2, 0], [5, 2, 4, 0, 0]]
     missing = torch.tensor([[-1, int(trie.leaf[1]), -1]])
-    assert trie.expand(missing, 3)[0].tolist() == [[1, 3, 0]]
-    assert trie.expand(leaves, 2)[0].tolist() == [[4, 1], [5, 2]]
+    assert trie.expand(missing, 3).tolist() == [[1, 3, 0]]
+    assert trie.expand(leaves, 2).tolist() == [[4, 1], [5, 2]]
 
 
 @settings(max_examples=50, deadline=None)
@@ -47,11 +42,11 @@ def test_it_holds_the_items_sequences_and_nothing_else(rows):
     for a in range(4):
         for b in range(4):
             for c in range(4):
-                node = torch.tensor([0])
+                node = 0
                 for level, code in enumerate((a, b, c)):
-                    node = trie.step(level, node, torch.tensor([code])) if int(node) >= 0 else node
+                    node = int(trie.followers(level)[node, code]) if node >= 0 else -1
                 expected = [i + 1 for i, row in enumerate(rows) if row == (a, b, c)]
-                found = trie.expand(node[None], len(rows))[0][0].tolist()
+                found = trie.expand(torch.tensor([[node]]), len(rows))[0].tolist()
                 assert [item for item in found if item] == expected
 
 
