@@ -60,7 +60,7 @@ class Study:
     tuned: bool = False  # take the learning rate of each arm from LEARNING_RATE
 
 
-WORLD_RECIPE = Recipe(max_len=50, batch_size=32, epochs=6)
+WORLD_RECIPE = Recipe(max_len=50, batch_size=32, beta2=0.98, epochs=6)
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,21 @@ class Config:
         Study(
             "amazon2018-scientific",
             (*COUNTING, "gru4rec", *SASRECS, "hstu", "hstu_scaled"),
-            Recipe(max_len=50, dropout=0.4, batch_size=32, beta2=0.999, epochs=14),
+            Recipe(max_len=50, dropout=0.4, batch_size=32, epochs=14),
             seeds=5,
             tuned=True,
         ),
         Study(
             "amazon2014-beauty",
             (*COUNTING, "sasrec", "sasrec_bce1"),
-            Recipe(max_len=50, dropout=0.4, batch_size=32, beta2=0.999, epochs=12),
+            Recipe(max_len=50, dropout=0.4, batch_size=32, epochs=12),
             seeds=3,
             tuned=True,
         ),
         Study(
             "movielens-1m",
             (*COUNTING, "sasrec", "hstu", "sasrec_bce1"),
-            Recipe(max_len=200, dropout=0.1, batch_size=16, epochs=20),
+            Recipe(max_len=200, dropout=0.1, batch_size=16, beta2=0.98, epochs=20),
             seeds=3,
         ),
     )
@@ -102,7 +102,7 @@ class Config:
         return (*self.tuning_rates, *([2 * highest] if highest and LEARNING_RATE[arm] == highest else []))
 
 
-SMOKE = Recipe(max_len=20, dim=16, layers=1, epochs=2)
+SMOKE = Recipe(max_len=20, dim=16, layers=1, beta2=0.98, epochs=2)
 SCALES: dict[str, Config] = {
     "smoke": Config(
         studies=(Study("adworld", (*COUNTING, *NEURAL, "oracle"), SMOKE, seeds=5),),
