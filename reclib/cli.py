@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, cast, runtime_checkable
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -33,8 +33,12 @@ from reclib.data.catalogue import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from reclib.data import Interactions
+    from reclib.evaluation import Recommender
     from reclib.experiments.protocol import Recipe
+    from reclib.tokenizers import SemanticIds
 
 Scale = Literal["smoke", "book", "full"]
 
@@ -416,8 +420,9 @@ class Train:
     are repeats of earlier ones: then nothing can be left out, and the output says so).
 
     MODEL: gru4rec, sasrec, sasrec_bce1, sasrec_gbce, sasrec_gbce_centred, hstu, hstu_position, hstu_scaled,
-    hstu_scaled_position, or a counting model: popularity, transitions, itemknn. Options that are not given come from
-    the book's recorded run on this data set, or for your own log from `reclib.experiments.protocol.Recipe`.
+    hstu_scaled_position; a generator of semantic IDs: tiger, tiger_decoder; or a counting model: popularity,
+    transitions, itemknn. Options that are not given come from the book's recorded run on this data set, or for your own
+    log from `reclib.experiments.protocol.Recipe` (generators: `reclib.experiments.generative.GenerativeRecipe`).
 
     A checkpoint is written after every epoch: after Ctrl-C the same command goes on from there.
     """
@@ -425,6 +430,7 @@ class Train:
     EXAMPLES: ClassVar[str] = """
         python -m reclib train sasrec --dataset movielens-small --seed 0
         python -m reclib train hstu --dataset ~/logs/my-shop --epochs 40 --patience 5 --json
+        python -m reclib train tiger --tokenizer rqkmeans --dataset amazon2018-scientific
         python -m reclib data convert clicks.csv --to my-shop   # your own log, see data/README.md"""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]  # see above
@@ -444,23 +450,18 @@ class Train:
     epochs: Whole = None  # passes over the data
     patience: Patience = None  # epochs without a better validation value before stopping
     negatives: Whole = None  # drawn per target, for sasrec_gbce
+    tokenizer: Annotated[str | None, _option("rqkmeans", "NAME_OR_FOLDER")] = None  # for generators; see `tokenize`
+    beam: Whole = None  # sequences kept at every level, for generators
 
     def run(self) -> int:  # noqa: D102
-        from reclib.data import load_dataset
-        from reclib.experiments import protocol
+        from reclib.experiments import generative, protocol
         from reclib.experiments.results import versions_json
 
-        if self.model not in protocol.MODELS:
-            near = nearest(self.model, protocol.MODELS)
-            hint = f"did you mean {near!r}?" if near else f"choose from {', '.join(protocol.MODELS)}"
-            raise ValueError(f"MODEL: there is no model {self.model!r}; {hint}")
-        if self.dataset == WORLD or self.dataset.startswith(f"{WORLD}-"):
-            from reclib.world import AdWorld, AdWorldConfig
-
-            preset = self.dataset.removeprefix(WORLD).lstrip("-") or "book"
-            log = AdWorld(AdWorldConfig.preset(preset, seed=self.seed)).simulate()
-        else:
-            log = load_dataset(self.dataset, self.data_dir)
+        generates = self.model in generative.GENERATORS
+        _known("MODEL", "model", self.model, (*protocol.MODELS, *generative.GENERATORS))
+        if not generates and (self.tokenizer is not None or self.beam is not None):
+            raise ValueError(f"--tokenizer, --beam: only for {', '.join(generative.GENERATORS)}, not for {self.model}")
+        log = _log_of(self.dataset, self.seed, self.data_dir)
         split = log.leave_one_out()
         if log.n_items < 20:
             raise ValueError(f"--dataset: {log.name} has only {log.n_items} items; top-20 lists need 20 and more")
@@ -483,20 +484,29 @@ class Train:
             "protocol": "leave-one-out, full ranking",
             "mask_history": recipe.mask_history,
         }
+        model: Recommender
         if self.model in protocol.COUNTING:
             model = protocol.count(self.model, split.train)
         else:
-            checkpoint = self._checkpoint(log, recipe)
+            ids = _semantic_ids(self.tokenizer or "rqkmeans", split.train, self.seed) if generates else None
+            if ids is not None:
+                report["semantic_ids"] = {"tokenizer": ids.name, "levels": ids.levels, **generative.health(ids)}
+            checkpoint = self._checkpoint(log, recipe, ids)
             if self.force:
                 checkpoint.unlink(missing_ok=True)
             elif checkpoint.exists():
                 _log(f"going on from {checkpoint}")
             keep = f"finished epochs are kept in {checkpoint}; the same command goes on from there"
             with _stoppable(keep):
-                model, fit = protocol.train(self.model, split, recipe, self.seed, checkpoint=checkpoint)
+                if ids is not None and isinstance(recipe, generative.GenerativeRecipe):
+                    model, fit = generative.train_generator(
+                        self.model, ids.deduplicated(), split, recipe, self.seed, checkpoint=checkpoint
+                    )
+                else:
+                    model, fit = protocol.train(self.model, split, recipe, self.seed, checkpoint=checkpoint)
             report |= {"recipe": asdict(recipe), "best_epoch": fit.best_epoch, "epochs": len(fit.log)}
             report |= {"seconds": round(fit.seconds, 2), "targets_per_second": round(fit.targets_per_second)}
-            report |= {"checkpoint": str(checkpoint), "device": str(next(model.parameters()).device)}
+            report |= {"checkpoint": str(checkpoint), "device": str(next(cast("nn.Module", model).parameters()).device)}
         metrics.setdefault(self.model, protocol.measure(model, split, mask_history=recipe.mask_history))
         report |= {"metrics": metrics, "versions": json.loads(versions_json())}
         if self.json:
@@ -506,6 +516,8 @@ class Train:
         names = {"popularity": "popularity", "transitions": "counting (transitions)"}
         cells = [[names.get(name, name), *(f"{row[key]:.4f}" for key in chosen)] for name, row in metrics.items()]
         _print_table(["model", *chosen], cells)
+        if "semantic_ids" in report:
+            _log(_health_line(report["semantic_ids"]))
         if self.model not in protocol.COUNTING:
             _log(f"best epoch {report['best_epoch'] + 1} of {report['epochs']}; weights: {report['checkpoint']}")
         return 0
@@ -513,15 +525,16 @@ class Train:
     def _recipe(self, log: Interactions) -> Recipe:
         """The book's recipe for this data set, with what was given here, and masking only where it is possible."""
         from reclib.experiments import ch02_sequential as book
+        from reclib.experiments.generative import GENERATORS, GenerativeRecipe
         from reclib.experiments.protocol import Recipe
 
-        recipe = Recipe()
-        for study in book.Config().studies:
+        recipe = GenerativeRecipe() if self.model in GENERATORS else Recipe()
+        for study in book.Config().studies if self.model not in GENERATORS else ():
             if study.dataset == log.name or (study.dataset == WORLD and self.dataset.startswith(WORLD)):
                 recipe = study.recipe
                 if study.tuned and self.model in book.LEARNING_RATE:
                     recipe = replace(recipe, lr=book.LEARNING_RATE[self.model])
-        names = {field.name for field in fields(Recipe)} & {field.name for field in fields(self)}
+        names = {field.name for field in fields(recipe)} & {field.name for field in fields(self)}
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         for name, value in given.items():
             if value <= 0 and name != "dropout":
@@ -530,16 +543,36 @@ class Train:
             raise ValueError(f"--dropout: a share in [0, 1), got {self.dropout}")
         return replace(recipe, **given, mask_history=not _held_out_repeats(log))
 
-    def _checkpoint(self, log: Interactions, recipe: Recipe) -> Path:
+    def _checkpoint(self, log: Interactions, recipe: Recipe, ids: SemanticIds | None) -> Path:
         """One file per model, data, recipe and seed: another log under the same name gets another file."""
         import hashlib
 
         content = hashlib.sha256(repr((self.model, self.seed, recipe, log.n_items)).encode())
-        for array in (log.user, log.item, log.time):
+        for array in (log.user, log.item, log.time, None if ids is None else ids.codes.numpy()):
             if array is not None:
                 content.update(array.tobytes())
         folder = Path(self.out) if self.out else _runs()
         return folder / f"{self.model}-{log.name}-seed{self.seed}-{content.hexdigest()[:8]}.safetensors"
+
+
+def _log_of(dataset: str, seed: int, data_dir: str | None) -> Interactions:
+    """A log by the name of its data set, by its folder, or `adworld` (`adworld-tiny`, …) of a seed."""
+    if dataset == WORLD or dataset.startswith(f"{WORLD}-"):
+        from reclib.world import AdWorld, AdWorldConfig
+
+        preset = dataset.removeprefix(WORLD).lstrip("-") or "book"
+        return AdWorld(AdWorldConfig.preset(preset, seed=seed)).simulate()
+    from reclib.data import load_dataset
+
+    return load_dataset(dataset, data_dir)
+
+
+def _known(argument: str, kind: str, name: str, names: tuple[str, ...]) -> None:
+    """Refuse a name that is not among `names`, and suggest the nearest."""
+    if name not in names:
+        near = nearest(name, names)
+        hint = f"did you mean {near!r}?" if near else f"choose from {', '.join(names)}"
+        raise ValueError(f"{argument}: there is no {kind} {name!r}; {hint}")
 
 
 def _held_out_repeats(log: Interactions) -> bool:
@@ -552,6 +585,85 @@ def _held_out_repeats(log: Interactions) -> bool:
     again[first] = False
     ends = log.offsets[1:][log.lengths >= 3]
     return bool(again[ends - 1].any() or again[ends - 2].any())
+
+
+# -------------------------------------------------------------------------------------------------- tokenize
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """Give every item of a log a semantic ID, and say how healthy the codes are.
+
+    TOKENIZER: rqkmeans or rqvae (residual quantisation of item vectors), balanced (rqkmeans whose last level is spread
+    evenly), unisid (trained on text, attributes, category paths and neighbours). Item vectors are TF-IDF + SVD of the
+    items' text, or a sentence-transformers model in a local folder. Histories are cut as `train` cuts them: no held-out
+    event is used. The folder can be given to `train tiger --tokenizer`.
+    """
+
+    EXAMPLES: ClassVar[str] = """
+        python -m reclib tokenize --tokenizer rqkmeans --dataset amazon2018-scientific --out ids/rqkmeans
+        python -m reclib tokenize --tokenizer unisid --dataset adworld --codes 32 --out ids/unisid --json
+        python -m reclib train tiger --tokenizer ids/rqkmeans --dataset amazon2018-scientific"""
+
+    tokenizer: str  # see above
+    dataset: str  # a name of `data list`, or a folder in the format of data/README.md
+    out: str  # folder to write: semantic_ids.safetensors and semantic_ids.json
+    levels: int = 3  # codes per item, before the one that tells colliding items apart
+    codes: int = 256  # different codes per level
+    dim: int = 64  # of the item vectors, or of UniSID's transformer
+    sentence_model: Annotated[str | None, _option("none: TF-IDF + SVD", "DIR")] = None  # a local model
+    seed: int = 0  # of vectors, codebooks and weights (and of the world, for adworld)
+    json: bool = False  # print one JSON object and nothing else
+    data_dir: Folder = None  # look for data sets here first
+    force: bool = False  # replace what is in the folder already
+
+    def run(self) -> int:  # noqa: D102
+        from reclib.experiments import generative
+
+        _known("--tokenizer", "tokenizer", self.tokenizer, generative.TOKENIZERS)
+        if (Path(self.out) / "semantic_ids.json").exists() and not self.force:
+            raise ValueError(f"--out: {self.out} holds semantic IDs already; choose another folder, or add --force")
+        log = _log_of(self.dataset, self.seed, self.data_dir)
+        recipe = generative.TokenizerRecipe(self.levels, self.codes, self.dim, self.sentence_model)
+        _log(f"{log.name}: {log.n_items:,} items, {self.levels} × {self.codes} codes")
+        ids = generative.tokenize(self.tokenizer, log.leave_one_out().train, recipe, self.seed)
+        folder = ids.save(self.out)
+        report = {"tokenizer": ids.name, "dataset": log.name, "seed": self.seed, "items": log.n_items}
+        report |= {"levels": ids.levels, "recipe": asdict(recipe), **generative.health(ids), "folder": str(folder)}
+        if self.json:
+            _print_json(report)
+            return 0
+        rows = [
+            [f"{x + 1}", ids.sizes[x], f"{ids.usage(x):.1%}", f"{ids.perplexity(x):.1f}"] for x in range(ids.levels)
+        ]
+        _print_table(["level", "codes", "used", "perplexity"], rows)
+        _log(f"{_health_line(report)}\n{folder}")
+        return 0
+
+
+def _semantic_ids(tokenizer: str, train: Interactions, seed: int) -> SemanticIds:
+    """IDs from a folder that `tokenize` wrote, or made now with the default budget."""
+    from reclib.experiments import generative
+    from reclib.tokenizers import SemanticIds
+
+    if Path(tokenizer).is_dir():
+        ids = SemanticIds.load(tokenizer)
+        if ids.n_items != train.n_items:
+            raise ValueError(
+                f"--tokenizer: {tokenizer} has {ids.n_items} items, the log {train.n_items}; tokenize this log"
+            )
+        return ids
+    _known("--tokenizer", "tokenizer or folder", tokenizer, generative.TOKENIZERS)
+    whole = generative.TokenizerRecipe()  # a small shop has no use for so many codes and directions
+    recipe = replace(whole, codes=min(whole.codes, train.n_items // 4), dim=min(whole.dim, train.n_items // 2))
+    return generative.tokenize(tokenizer, train, recipe, seed)
+
+
+def _health_line(report: dict[str, Any]) -> str:
+    return (
+        f"{report['tokenizer']}: {report['collision_rate']:.1%} of the items got no sequence of their own, "
+        f"{report['share_in_collisions']:.1%} share theirs"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ main
@@ -577,6 +689,7 @@ COMMANDS: dict[str, Any] = {
     "experiments": Experiments,
     "ledger": Ledger,
     "train": Train,
+    "tokenize": Tokenize,
 }
 ABOUT = """Recommenders That Reason: run the chapters, get data, train models, and look up what holds.
 

@@ -13,10 +13,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from reclib import notebooks
 from reclib.cli import COMMANDS, DATA_COMMANDS, main
 from reclib.data import from_log, save_folder
+from reclib.tokenizers import SemanticIds
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--epochs", "3", "--dim", "8", "--layers", "1", "--max-len", "10"]
@@ -88,14 +90,15 @@ def test_every_command_has_help_with_examples(words: list[str], capsys: pytest.C
 
 
 def test_the_help_of_train_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    from reclib.experiments.generative import GENERATORS
     from reclib.experiments.protocol import MODELS
 
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     named = capsys.readouterr().out.split("MODEL: ")[1].split("Options")[0]
-    assert sorted(named.replace(", or a counting model:", ",").strip(" .").replace(" ", "").split(",")) == sorted(
-        MODELS
-    )
+    for words in ("; a generator of semantic IDs:", "; or a counting model:"):
+        named = named.replace(words, ",")
+    assert sorted(named.strip(" .").replace(" ", "").split(",")) == sorted(MODELS + GENERATORS)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +119,8 @@ def test_the_help_of_train_names_every_model(capsys: pytest.CaptureFixture[str])
         (["ledger", "--markdown", "--paper", "x"], "--paper: the page of the book holds all papers"),
         (["train", "sasrek", "--dataset", "adworld"], "MODEL: there is no model 'sasrek'; did you mean 'sasrec'?"),
         (["train", "sasrec", "--dataset", "no/such"], "the folder no/such does not exist"),
+        (["train", "sasrec", "--dataset", "adworld", "--beam", "9"], "--tokenizer, --beam: only for tiger"),
+        (["tokenize", "--tokenizer", "rqkmean", "--dataset", "adworld", "--out", "x"], "did you mean 'rqkmeans'?"),
         (["data", "convert", "gone.csv", "--to", "x"], "TABLE: the file gone.csv does not exist"),
     ],
 )
@@ -165,6 +170,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     pipe = f"{sys.executable} -m reclib ledger --json | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, cwd=ROOT)
@@ -191,6 +197,7 @@ def run_without_torch(words: list[str], first: str = "") -> subprocess.Completed
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["ledger --json", "ledger --markdown", "data list", "data list --json", "--help"])
 def test_these_commands_do_not_need_torch(words: str) -> None:
     done = run_without_torch(words.split())
@@ -198,6 +205,7 @@ def test_these_commands_do_not_need_torch(words: str) -> None:
     assert done.stdout
 
 
+@pytest.mark.slow
 def test_these_commands_do_not_need_torch_either(book: Path, shop: Path) -> None:
     chapters = run_without_torch(
         ["chapters", "--json"],
@@ -242,6 +250,7 @@ def test_chapters(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_run_writes_a_notebook_of_its_own(book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chapter = book / "chapters" / "01_toy.ipynb"
     before = chapter.read_bytes()
@@ -279,6 +288,7 @@ def test_run_of_a_chapter_that_fails(book: Path, capsys: pytest.CaptureFixture[s
 # ------------------------------------------------------------------------------------------ ledger, experiments
 
 
+@pytest.mark.slow
 def test_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     from reclib import ledger
 
@@ -317,6 +327,7 @@ def test_experiments_passes_its_options_on(
 # ------------------------------------------------------------------------------------------------------- train
 
 
+@pytest.mark.slow
 def test_train_prints_json_alone_on_stdout(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     done = run("train", "sasrec", "--dataset", str(shop), "--seed", "3", "--json", "--out", str(out), *QUICK)
@@ -468,6 +479,7 @@ def test_train_uses_the_books_recipe_on_the_books_sets() -> None:
     assert Train("sasrec", "movielens-1m", epochs=1)._recipe(log) == replace(study.recipe, epochs=1)
 
 
+@pytest.mark.slow
 def test_train_in_the_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "sasrec", "--dataset", "adworld-tiny", "--json", "--out", str(tmp_path), *QUICK]
     assert main(words) == 0
@@ -478,6 +490,72 @@ def test_train_in_the_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 # ------------------------------------------------------------------------------------------------- your own log
+
+
+@pytest.fixture
+def titled(tmp_path: Path) -> Path:
+    """A log with titles and categories: 60 items in 6 themes, the next item is mostly of the same theme."""
+    rng = np.random.default_rng(0)
+    words = np.array(["lamp", "tent", "violin", "piano", "camera", "stove"])
+    colours = np.array(["red", "green", "blue", "black", "white"])
+    items = pd.DataFrame(
+        {
+            "title": [f"{colours[i % 5]} {words[i // 10]} model{i}" for i in range(60)],
+            "categories": [["things", str(words[i // 10]), str(colours[i % 5])] for i in range(60)],
+        },
+        index=pd.Index([f"sku{i:02d}" for i in range(60)], name="item"),
+    )
+    events = []
+    for user in range(100):
+        theme = int(rng.integers(6))
+        for time, item in enumerate(rng.permutation(10)[:7]):
+            events.append((f"u{user}", f"sku{10 * theme + item:02d}", time))
+    log = from_log(pd.DataFrame(events, columns=["user", "item", "time"]), items=items)
+    return save_folder(log, tmp_path / "titled")
+
+
+@pytest.mark.slow
+def test_tokenize_then_train(titled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tokenize", "--dataset", str(titled), "--levels", "2", "--codes", "6", "--dim", "8"]
+    for tokenizer in ("rqkmeans", "rqvae", "balanced", "unisid"):
+        out = tmp_path / tokenizer
+        assert main([*words, "--tokenizer", tokenizer, "--out", str(out), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        ids = SemanticIds.load(out)
+        assert (ids.n_items, ids.levels, ids.sizes) == (60, 2, (6, 6))
+        assert report["collision_rate"] == pytest.approx(ids.collision_rate)
+        assert report["usage@1"] == pytest.approx(ids.usage(0))
+        assert report["perplexity@2"] == pytest.approx(ids.perplexity(1))
+
+    assert main([*words, "--tokenizer", "rqkmeans", "--out", str(tmp_path / "rqkmeans")]) == 2
+    assert "holds semantic IDs already" in capsys.readouterr().err
+    quick = ["--epochs", "8", "--dim", "32", "--layers", "1", "--max-len", "6", "--batch-size", "8", "--lr", "0.01"]
+    train = ["train", "tiger_decoder", "--dataset", str(titled), "--out", str(tmp_path / "runs"), *quick]
+    assert main([*train, "--tokenizer", str(tmp_path / "rqkmeans"), "--beam", "30", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["semantic_ids"]["collision_rate"] == SemanticIds.load(tmp_path / "rqkmeans").collision_rate
+    assert report["recipe"]["beam"] == 30
+    metrics = report["metrics"]
+    assert metrics["tiger_decoder"]["test/recall@10"] > 1.5 * metrics["popularity"]["test/recall@10"]
+
+
+@pytest.mark.slow
+def test_train_tiger_makes_its_own_ids(titled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "tiger", "--dataset", str(titled), "--out", str(tmp_path / "runs"), "--epochs", "1", "--dim", "8"]
+    assert main([*words, "--layers", "1", "--max-len", "6"]) == 0
+    out, err = capsys.readouterr()
+    assert "tiger" in out
+    assert "of the items got no sequence of their own" in err
+
+
+def test_train_tiger_says_what_is_missing(
+    shop: Path, titled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "tiger", "--dataset", str(shop), "--out", str(tmp_path)]) == 2
+    assert "items: no column of text" in capsys.readouterr().err
+    SemanticIds.from_codes(torch.zeros(7, 2, dtype=torch.long), (1, 1)).save(tmp_path / "seven")
+    assert main(["train", "tiger", "--dataset", str(titled), "--tokenizer", str(tmp_path / "seven")]) == 2
+    assert "has 7 items, the log 60" in capsys.readouterr().err
 
 
 def test_convert_then_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -258,6 +258,7 @@ print(len(ledger.to_markdown()))
 """
 
 
+@pytest.mark.slow
 def test_the_ledger_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", NO_TORCH], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 1000

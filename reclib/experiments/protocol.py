@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,9 +50,7 @@ class Recipe:
     dropout: float = 0.2
     batch_size: int = 64  # sequences; small batches learn more per event seen
     lr: float = 5e-3  # peak
-    beta2: float = (
-        0.999  # of AdamW; SASRec's own .98 ruins it where items are rare and gains nothing elsewhere (chapter 02)
-    )
+    beta2: float = 0.999  # of AdamW; SASRec's own .98 ruins it where items are rare (chapter 02)
     epochs: int = 30
     patience: int | None = None  # epochs without a better validation NDCG@10; None: no early stop
     valid_users: int = 4000  # users of the validation that follows every epoch (a fixed random subset)
@@ -119,6 +118,22 @@ def train(
     batches = SequenceBatches(
         split.train, max_len=recipe.max_len, batch_size=recipe.batch_size, negatives=negatives, seed=seed
     )
+    result = fit_by_validation(model, batches, loss, split, recipe, seed, checkpoint=checkpoint, progress=progress)
+    return model, result
+
+
+def fit_by_validation(
+    model: Any,
+    batches: SequenceBatches,
+    loss: Any,
+    split: Split,
+    recipe: Recipe,
+    seed: int,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train any recommender by a recipe; NDCG@10 on (a fixed subset of) the validation users chooses the epoch."""
     cases = split.valid
     if len(cases) > recipe.valid_users:
         cases = cases.subset(np.random.default_rng(0).permutation(len(cases))[: recipe.valid_users])
@@ -127,8 +142,7 @@ def train(
         return float(ndcg_at_k(evaluate(model, cases, ks=(10,), mask_history=recipe.mask_history).ranks, 10).mean())
 
     config = FitConfig(recipe.epochs, recipe.lr, beta2=recipe.beta2, patience=recipe.patience, seed=seed)
-    result = fit(model, batches, loss, config, validate=validate, checkpoint=checkpoint, progress=progress)
-    return model, result
+    return fit(model, batches, loss, config, validate=validate, checkpoint=checkpoint, progress=progress)
 
 
 def measure(model: Recommender, split: Split, *, mask_history: bool = True) -> dict[str, float]:

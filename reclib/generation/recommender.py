@@ -26,17 +26,26 @@ class GenerativeRecommender(nn.Module):
     Items that the beam does not reach share the score `UNREACHED`.
     """
 
-    def __init__(self, model: DecoderOnly | EncoderDecoder, ids: SemanticIds, width: int = 50) -> None:
+    def __init__(
+        self, model: DecoderOnly | EncoderDecoder, ids: SemanticIds, width: int = 50, *, skip_history: bool = False
+    ) -> None:
+        """Rank with a beam of `width`; with `skip_history`, `score` wastes none of it on items of the history."""
         super().__init__()
         if model.item_tokens.shape != ids.tokens.shape or not torch.equal(model.item_tokens.cpu(), ids.tokens):
             raise ValueError("ids: the model was built for other semantic IDs; give both the same")
         check_at_least(1, width=width)
-        self.model, self.trie, self.width = model, SemanticIdTrie(ids), width
+        self.model, self.trie, self.width, self.skip_history = model, SemanticIdTrie(ids), width, skip_history
 
-    def search(self, history: Int[Tensor, "batch time"], width: int | None = None) -> Beams:
+    def search(
+        self,
+        history: Int[Tensor, "batch time"],
+        width: int | None = None,
+        *,
+        exclude: Int[Tensor, "batch some"] | None = None,
+    ) -> Beams:
         """The most probable sequences after the last `max_len` items of each history."""
         history, _ = recent(history, None, self.model.max_len)
-        return beam_search(self.model, self.trie, history, width or self.width)
+        return beam_search(self.model, self.trie, history, width or self.width, exclude=exclude)
 
     def score(
         self, history: Int[Tensor, "batch time"], time: Float[Tensor, "batch time+1"] | None = None
@@ -45,7 +54,7 @@ class GenerativeRecommender(nn.Module):
 
         With `width` at least the number of sequences, all items are reached and the ranking is exact. `time` is unused.
         """
-        found = self.search(history)
+        found = self.search(history, exclude=history if self.skip_history else None)
         by_leaf = found.log_prob.new_full((len(history), self.trie.nodes(self.trie.levels) + 1), UNREACHED)
         by_leaf.scatter_(1, found.leaf + 1, found.log_prob.clamp(min=UNREACHED))  # column 0 collects what is missing
         scores = by_leaf[:, self.trie.leaf + 1]
@@ -62,7 +71,7 @@ class GenerativeRecommender(nn.Module):
             k: length of the lists.
             exclude: items not to recommend, for example the whole history; 0 is ignored.
         """
-        found = self.search(history)
+        found = self.search(history, exclude=exclude)
         extra = 0 if exclude is None else exclude.shape[1]
         items = self.trie.expand(found.leaf, k + extra)
         if exclude is not None:

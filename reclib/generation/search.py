@@ -38,7 +38,14 @@ class Beams(NamedTuple):
 
 
 @torch.no_grad()
-def beam_search(model: CodeModel, trie: SemanticIdTrie, history: Int[Tensor, "batch time"], width: int) -> Beams:
+def beam_search(
+    model: CodeModel,
+    trie: SemanticIdTrie,
+    history: Int[Tensor, "batch time"],
+    width: int,
+    *,
+    exclude: Int[Tensor, "batch some"] | None = None,
+) -> Beams:
     """The `width` most probable sequences that the search meets, best first.
 
     A sequence's log-probability is the sum over its codes of log softmax over the whole vocabulary: what the model
@@ -50,16 +57,22 @@ def beam_search(model: CodeModel, trie: SemanticIdTrie, history: Int[Tensor, "ba
         trie: of the same semantic IDs.
         history: item ids, left-aligned, 0 pads on the right.
         width: beams kept after every level.
+        exclude: items that are not wanted, such as the whole history; 0 is ignored. A prefix that leads to nothing else
+            is cut off at once, so that it takes no place in the beam.
     """
     check_at_least(1, width=width)
     logits, cache = model.read(history)
     batch, device = len(history), history.device
     node = torch.zeros(batch, 1, dtype=torch.long, device=device)
     score = torch.zeros(batch, 1, device=device)
+    free = None if exclude is None else trie.free_items(exclude)
     for level in range(trie.levels):
         child = trie.followers(level)[node]  # [batch, beams, codes]
         total = score[..., None] + _of_level(logits.log_softmax(-1), trie, level)
         total = total.masked_fill(child < 0, -torch.inf).flatten(1)
+        if free is not None:
+            alive = trie.alive(level + 1, free).gather(1, child.clamp(min=0).flatten(1))
+            total = total.masked_fill(~alive, -torch.inf)
         kept = min(width, trie.nodes(level + 1), total.shape[1])
         score, place = total.topk(kept, dim=1)
         parent, code = place // child.shape[2], place % child.shape[2]

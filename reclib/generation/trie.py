@@ -7,7 +7,7 @@ arrays, one set per level, so that a whole batch of beams moves down in one inde
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from reclib.tokenizers.semantic_ids import SemanticIds
@@ -33,6 +33,7 @@ class SemanticIdTrie(nn.Module):
             table = torch.full((parents * size,), -1)
             table[key] = torch.arange(len(key))
             self._keep(f"followers_{level}", table.view(parents, size))
+            self._keep(f"node_{level + 1}", child)
             node = child
         count = torch.bincount(node)
         self._keep("leaf", torch.cat([torch.tensor([-1]), node]))
@@ -46,6 +47,16 @@ class SemanticIdTrie(nn.Module):
     def followers(self, level: int) -> Int[Tensor, "nodes codes"]:
         """The prefixes one code longer, by prefix of length `level` and code; -1 where no item begins so."""
         return self.get_buffer(f"followers_{level}")
+
+    def free_items(self, exclude: Int[Tensor, "batch some"]) -> Bool[Tensor, "batch items"]:
+        """The items, without padding, that a row does not exclude; 0 excludes nothing."""
+        free = torch.ones(len(exclude), self.ids.n_items + 1, dtype=torch.bool, device=exclude.device)
+        return free.scatter_(1, exclude, False)[:, 1:]
+
+    def alive(self, level: int, free: Bool[Tensor, "batch items"]) -> Bool[Tensor, "batch nodes"]:
+        """Which prefixes of length `level` (1 or more) still lead to a free item."""
+        count = free.new_zeros(len(free), self.nodes(level), dtype=torch.float32)
+        return count.index_add_(1, self.get_buffer(f"node_{level}"), free.float()) > 0
 
     def nodes(self, level: int) -> int:
         """Number of different prefixes of that length."""

@@ -16,6 +16,8 @@ from reclib.experiments.results import load
 from reclib.world import AdWorldConfig
 from tests.records import check_record_is_whole, check_world_cells
 
+pytestmark = pytest.mark.slow
+
 YEAR = 365.25 * 86400
 
 

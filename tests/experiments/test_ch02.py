@@ -12,6 +12,8 @@ from reclib.experiments import protocol
 from reclib.experiments.results import load, results_path
 from tests.records import check_record_is_whole, check_world_cells
 
+pytestmark = pytest.mark.slow
+
 SMOKE = ch02.SCALES["smoke"]
 
 

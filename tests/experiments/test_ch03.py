@@ -12,6 +12,8 @@ from reclib.experiments.results import load
 from reclib.ledger import claims
 from reclib.objectives.grpo import dr_grpo_loss, reinforce_loss
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ch03.SCALES["smoke"]
 
 

@@ -26,6 +26,8 @@ from reclib.tokenizers import SemanticIds
 from reclib.training import FitConfig, SequenceBatches, fit
 from tests.logs import make_log
 
+pytestmark = pytest.mark.slow
+
 N_ITEMS = 30
 
 
@@ -148,6 +150,35 @@ def test_recommend_is_the_ranking_of_score(model, ids):
     without = recommender.recommend(HISTORY, 6, exclude=HISTORY)
     masked = score.scatter(1, HISTORY, -torch.inf)
     torch.testing.assert_close(masked.gather(1, without), masked.topk(6, dim=1).values)
+
+
+def test_excluded_items_take_no_place_in_the_beam(model, ids):
+    """With a beam as wide as what is left, the search is exact over what is left; a narrow one holds nothing else."""
+    trie = SemanticIdTrie(ids)
+    exclude = torch.cat([HISTORY, torch.tensor([[2, 8], [0, 0], [5, 5], [1, 30]])], dim=1)
+    free = torch.ones(len(HISTORY), N_ITEMS + 1, dtype=torch.bool).scatter(1, exclude, False)
+    recommender = GenerativeRecommender(model, ids, width=N_ITEMS)
+    exact = recommender.score(HISTORY).masked_fill(~free, -torch.inf)
+    wide = recommender.recommend(HISTORY, 12, exclude=exclude)
+    torch.testing.assert_close(exact.gather(1, wide), exact.topk(12, dim=1).values)
+    narrow = beam_search(model, trie, HISTORY, 3, exclude=exclude)
+    for row in range(len(HISTORY)):
+        for leaf in narrow.leaf[row].tolist():
+            assert free[row, 1:][trie.leaf[1:] == leaf].any()
+
+
+def test_score_spares_the_history_if_asked(model, ids):
+    histories = torch.arange(1, 25)[None]  # nearly all items: a beam of 4 would be lost on them
+    scores = [
+        GenerativeRecommender(model_of(kind_of(model), ids, max_len=24), ids, 4, skip_history=skip).score(histories)
+        for skip in (False, True)
+    ]
+    left = [int((score[0, 25:] > UNREACHED).sum()) for score in scores]
+    assert left[1] >= 4 > left[0]
+
+
+def kind_of(model):
+    return "decoder-only" if isinstance(model, DecoderOnly) else "encoder-decoder"
 
 
 def test_weights_logits_and_lists_are_those_of_hugging_faces_gpt2():

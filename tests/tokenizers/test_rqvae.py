@@ -13,6 +13,8 @@ from reclib.tokenizers.rqvae import ResidualQuantizer, RQVAENetwork, VectorBatch
 from reclib.training import FitConfig, fit
 from reclib.training.loop import Batches
 
+pytestmark = pytest.mark.slow
+
 RECORDED = json.loads(quantizer_reference.PATH.read_text())
 BOOKS = tensor([[[0.0], [10.0]], [[-1.0], [2.0]]])
 TINY = RQVAEConfig(levels=2, codes=4, latent=3, hidden=(8,), epochs=3, batch_size=16)

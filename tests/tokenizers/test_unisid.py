@@ -20,6 +20,8 @@ from reclib.tokenizers.unisid import (
     positives,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"codes": 6, "dim": 16, "layers": 1, "heads": 2, "batch_size": 32, "epochs": 2, "text_len": 8, "dropout": 0.0}
 THEMES = {
     "sport": {"tennis": ["racket", "balls"], "running": ["shoes", "watch"]},

@@ -7,6 +7,8 @@ from scipy import stats
 from reclib.world import SOURCES, AdWorld, AdWorldConfig
 from reclib.world.behaviour import COMPLEMENTARY, INTENT, NOISE, OWN, RETURNED, drift, newborn
 
+pytestmark = pytest.mark.slow
+
 # Topics of 50 ads are not exhausted by histories of 50 events, so sources have exactly the shares asked for.
 ROOMY = {"n_users": 1000, "n_items": 4800, "n_complements": 2}
 

@@ -8,6 +8,8 @@ import pytest
 from reclib.world import AdWorld, AdWorldConfig
 from reclib.world.database import FIRST_DAY, N_DAYS
 
+pytestmark = pytest.mark.slow
+
 TABLES = {
     "clock", "accounts", "campaigns", "ads", "daily", "hourly", "frequency", "benchmarks", "golden_hours", "rules",
     "calendar",

@@ -8,6 +8,8 @@ from scipy import stats
 from reclib.world import POLICIES
 from reclib.world.experiment import compare
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_statistics_are_welchs(book):
     rng = np.random.default_rng(0)

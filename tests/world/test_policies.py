@@ -6,6 +6,8 @@ from scipy import stats
 
 from reclib.world import POLICIES
 
+pytestmark = pytest.mark.slow
+
 MIX = {"expert": 0.1, "stale": 0.6, "random": 0.3}
 
 

@@ -12,6 +12,8 @@ import pytest
 from reclib.data.interactions import Interactions
 from reclib.world import AdWorld, AdWorldConfig
 
+pytestmark = pytest.mark.slow
+
 FINGERPRINT = """
 import hashlib
 from reclib.world import AdWorld, AdWorldConfig

@@ -1,0 +1,234 @@
+"""Chapter 04: tokenizers and generative retrieval, on the ad world and on Amazon.
+
+Per data set and seed, in one file of results, told apart by the column `setting`:
+
+- `"codes"`: each tokenizer's collisions, usage, perplexity, and the share of the vectors' variance that is left after
+  each level (x = level; residual quantisers only).
+- `"tiger_decoder"`, `"tiger"`: a generator trained on the codes, and on `rqkmeans` the same weights asked with other
+  beams (`beam/...`, x = width).
+- `""`: counting and popularity, and SASRec, copied from chapter 02's record (same split, masking and test).
+
+All generators of a data set share one recipe, found in pilots on validation with `rqkmeans` and `TUNING_SEED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reclib.data import Interactions, Split, load_dataset
+from reclib.data.catalogue import find_folder
+from reclib.evaluation import Recommender, evaluate
+from reclib.experiments import ch02_sequential
+from reclib.experiments.generative import (
+    TOKENIZERS,
+    GenerativeRecipe,
+    TokenizerRecipe,
+    health,
+    item_vectors,
+    tokenize,
+    train_generator,
+)
+from reclib.experiments.protocol import count, measure
+from reclib.experiments.results import load, record, results_root
+from reclib.generation import GenerativeRecommender
+from reclib.tokenizers import RQKMeans, RQKMeansConfig, SemanticIds
+from reclib.world import AdWorld, AdWorldConfig
+
+NAME = "04_semantic_ids"
+TUNING_SEED = 1000  # of the pilots, and of nothing else
+THEIRS = ("letter", "quasid", "rkmeans", "rqvae")  # files of other people's IDs; arms are named `their NAME`
+OURS = ("rqkmeans", "rqvae", "balanced", "random")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run on one data set."""
+
+    dataset: str  # "adworld" or a name of reclib.data
+    code: TokenizerRecipe  # budget of all our tokenizers
+    recipe: GenerativeRecipe  # of all generators
+    arms: tuple[tuple[str, str], ...]  # tokenizer (or "their NAME") and generator
+    seeds: int  # how many of the seeds asked for
+    world: str = "book"  # preset of the ad world
+
+
+WORLD_CODES, AMAZON_CODES = TokenizerRecipe(levels=3, codes=32), TokenizerRecipe(levels=3, codes=256)
+DECODER = "tiger_decoder"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The recorded run."""
+
+    studies: tuple[Study, ...] = (
+        Study(
+            "adworld",
+            WORLD_CODES,
+            GenerativeRecipe(max_len=50, batch_size=32, lr=3e-3, epochs=8),
+            (*((arm, DECODER) for arm in OURS), ("rqkmeans", "tiger")),
+            seeds=5,
+        ),
+        Study(
+            "amazon2018-scientific",
+            AMAZON_CODES,
+            GenerativeRecipe(max_len=20, dropout=0.2, batch_size=64, lr=2e-3, epochs=20),
+            (*((arm, DECODER) for arm in (*OURS, *(f"their {name}" for name in THEIRS))), ("rqkmeans", "tiger")),
+            seeds=5,
+        ),
+    )
+    beams: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)  # widths at which the decoder on `rqkmeans` is asked
+
+
+SCALES: dict[str, Config] = {
+    "smoke": Config(
+        studies=(
+            Study(
+                "adworld",
+                TokenizerRecipe(levels=2, codes=6, dim=16),
+                GenerativeRecipe(max_len=20, dim=16, layers=1, heads=2, epochs=2, beam=20),
+                (*((arm, DECODER) for arm in OURS), ("rqkmeans", "tiger")),
+                seeds=5,
+                world="tiny",
+            ),
+        ),
+        beams=(1, 5),
+    ),
+    "book": Config(studies=Config().studies[:1]),
+    "full": Config(),
+}
+
+
+def run(
+    config: Config,
+    seeds: Sequence[int],
+    *,
+    force: bool = False,
+    root: Path | str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> None:
+    """Record all that is not recorded yet.
+
+    Args:
+        datasets: only the studies of these data sets; the order of `seeds` is kept inside each.
+    """
+    common: dict[str, Any] = {"force": force, "root": root}
+    for study in config.studies:
+        if datasets is not None and study.dataset not in datasets:
+            continue
+        for seed in seeds[: study.seeds]:
+            _baselines(study, seed, common)
+            for arm in dict.fromkeys(arm for arm, _ in study.arms):
+                _codes(study, arm, seed, common)
+            for arm, generator in study.arms:
+                _generate(config, study, arm, generator, seed, common)
+
+
+def load_log(study: Study, seed: int) -> Interactions:
+    """The log of a study; in the world each seed is a world of its own."""
+    if study.dataset != "adworld":
+        return load_dataset(study.dataset)
+    return AdWorld(AdWorldConfig.preset(study.world, seed=seed)).simulate()
+
+
+def semantic_ids(study: Study, arm: str, train: Interactions, seed: int) -> SemanticIds:
+    """The codes of an arm, before de-duplication."""
+    if arm in TOKENIZERS:
+        return tokenize(arm, train, study.code, seed, progress=False)
+    levels, codes = study.code.levels, study.code.codes
+    if arm == "random":
+        drawn = torch.randint(codes, (train.n_items, levels), generator=torch.Generator().manual_seed(seed))
+        return SemanticIds.from_codes(drawn, (codes,) * levels, "random")
+    name = arm.removeprefix("their ")
+    ids = SemanticIds.read_text(find_folder(study.dataset) / "semantic_ids" / f"{name}.txt.gz")
+    return SemanticIds(ids.codes, (256,) * ids.levels, arm)
+
+
+def left_after(vectors: torch.Tensor, tokenizer: RQKMeans) -> list[float]:
+    """Share of the vectors' variance that the first 1, 2, … levels leave unexplained."""
+    total = (vectors - vectors.mean(0)).square().sum()
+    codes = tokenizer.encode(vectors).codes[1:]
+    shares, guess = [], torch.zeros_like(vectors)
+    for level, codebook in enumerate(tokenizer.codebooks):
+        guess = guess + codebook[codes[:, level]]
+        shares.append(float((vectors - guess).square().sum() / total))
+    return shares
+
+
+def _about(study: Study, arm: str) -> dict[str, Any]:
+    about: dict[str, Any] = {"world": study.world} if study.dataset == "adworld" else {}
+    return about | ({} if arm.startswith("their") else {"code": asdict(study.code)})
+
+
+def _baselines(study: Study, seed: int, common: dict[str, Any]) -> None:
+    about = {"world": study.world} if study.dataset == "adworld" else {}
+    for arm in ("popularity", "transitions"):
+        with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
+            if not log.finished:
+                split = load_log(study, seed).leave_one_out()
+                for metric, value in measure(count(arm, split.train), split).items():
+                    log.log(metric, value)
+    rows = load(ch02_sequential.NAME) if study.world == "book" else None
+    if rows is None:
+        return
+    main = (rows["arm"] == "sasrec") & (rows["setting"] == "") & rows["x"].isna()
+    rows = rows[main & (rows["dataset"] == study.dataset) & (rows["seed"] == seed)]
+    about = {"from": ch02_sequential.NAME}
+    with record(NAME, arm="sasrec", dataset=study.dataset, seed=seed, config=about, **common) as log:
+        if not log.finished:
+            test = rows[rows["metric"].str.startswith("test/")]
+            for metric, value in zip(test["metric"], test["value"], strict=True):
+                log.log(metric, value)
+
+
+def _codes(study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
+    about = _about(study, arm)
+    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting="codes", config=about, **common) as log:
+        if log.finished:
+            return
+        train = load_log(study, seed).leave_one_out().train
+        for metric, value in health(semantic_ids(study, arm, train, seed)).items():
+            log.log(metric, value)
+        if arm == "rqkmeans":
+            vectors = item_vectors(train, study.code, seed)
+            tokenizer = RQKMeans(RQKMeansConfig(study.code.levels, study.code.codes, seed=seed)).fit(vectors)
+            for level, share in enumerate(left_after(vectors, tokenizer), start=1):
+                log.log("left", share, x=level)
+
+
+def _generate(config: Config, study: Study, arm: str, generator: str, seed: int, common: dict[str, Any]) -> None:
+    about = _about(study, arm) | {"recipe": asdict(study.recipe)}
+    checkpoint = _checkpoint(common["root"], f"{study.dataset}-{arm}-{generator}-{seed}".replace(" ", "-"))
+    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting=generator, config=about, **common) as log:
+        if log.finished:
+            return
+        split = load_log(study, seed).leave_one_out()
+        ids = semantic_ids(study, arm, split.train, seed).deduplicated()
+        model, result = train_generator(generator, ids, split, study.recipe, seed, checkpoint=checkpoint)
+        log.log("train/epochs", result.best_epoch + 1)
+        for epoch, entry in enumerate(result.log):
+            log.log("valid/curve", entry["valid"], x=epoch + 1)
+        for metric, value in measure(model, split, mask_history=study.recipe.mask_history).items():
+            log.log(metric, value)
+        if (arm, generator) == ("rqkmeans", DECODER):
+            for width in config.beams:
+                for metric, value in _with_beam(model, ids, split, width).items():
+                    log.log(metric, value, x=width)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _with_beam(model: GenerativeRecommender, ids: SemanticIds, split: Split, width: int) -> dict[str, float]:
+    """Test metrics of the same weights with another beam."""
+    other: Recommender = GenerativeRecommender(model.model, ids, width, skip_history=model.skip_history)
+    found = evaluate(other, split.test, mask_history=model.skip_history).metrics()
+    return {f"beam/{metric}": found[metric] for metric in ("recall@10", "ndcg@10")}
+
+
+def _checkpoint(root: Path | str | None, name: str) -> Path:
+    """Where an interrupted training goes on; ignored by git."""
+    folder = Path(root) if root is not None else results_root()
+    return folder.parent / "runs" / NAME / f"{name}.safetensors"

@@ -1,0 +1,154 @@
+"""Generative retrieval by the protocol: tokenize a log's items, train a generator on the codes, rank items.
+
+Chapters 04 and 05, `python -m reclib tokenize` and `python -m reclib train tiger` call these functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reclib.data.interactions import Interactions, Split
+from reclib.experiments.protocol import Recipe, fit_by_validation
+from reclib.generation import (
+    DecoderOnly,
+    DecoderOnlyConfig,
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    GenerativeRecommender,
+)
+from reclib.tokenizers import (
+    RQVAE,
+    BalancedRQKMeans,
+    BalancedRQKMeansConfig,
+    RQKMeans,
+    RQKMeansConfig,
+    RQVAEConfig,
+    SemanticIds,
+    SentenceEncoder,
+    TfidfSvd,
+    UniSID,
+    UniSIDConfig,
+    item_text,
+)
+from reclib.tokenizers.content import item_content
+from reclib.training import FitResult, SequenceBatches
+from reclib.training.batches import SequenceBatch
+
+TOKENIZERS = ("rqkmeans", "rqvae", "balanced", "unisid")
+GENERATORS = ("tiger", "tiger_decoder")
+
+
+@dataclass(frozen=True)
+class GenerativeRecipe(Recipe):
+    """How a generator is trained and asked."""
+
+    layers: int = 3  # blocks (encoder–decoder: of each)
+    heads: int = 4
+    lr: float = 2e-3  # peak
+    valid_users: int = 1000  # beam search costs more than a matrix product
+    beam: int = 50  # sequences kept at every level; items outside the beam share the last places
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """The code budget, the same for all tokenizers of a comparison."""
+
+    levels: int = 3
+    codes: int = 256
+    dim: int = 64  # of the item vectors (TF-IDF + SVD), or of UniSID's transformer
+    sentence_model: str | None = None  # folder of a sentence-transformers model, in the place of TF-IDF + SVD
+
+
+def item_vectors(log: Interactions, recipe: TokenizerRecipe, seed: int) -> Float[Tensor, "items dim"]:
+    """A vector per item from its text."""
+    texts = item_text(log.items)
+    if recipe.sentence_model is not None:
+        return SentenceEncoder(recipe.sentence_model).fit_transform(texts)
+    return TfidfSvd(recipe.dim, seed).fit_transform([text or "unknown" for text in texts])
+
+
+def tokenize(
+    name: str, train: Interactions, recipe: TokenizerRecipe, seed: int, *, progress: bool = True
+) -> SemanticIds:
+    """Semantic IDs of all items of a log, before de-duplication.
+
+    Args:
+        name: one of `TOKENIZERS`. UniSID reads text, attributes, category paths and neighbours in the training
+            histories (`reclib.tokenizers.content`), the others a vector of each item's text.
+        train: the training events, `split.train`.
+        seed: of vectors, codebooks and weights.
+    """
+    if name not in TOKENIZERS:
+        raise ValueError(f"name: {name!r} is no tokenizer; choose from {', '.join(TOKENIZERS)}")
+    levels, codes = recipe.levels, recipe.codes
+    if name == "unisid":
+        content, config = item_content(train, levels), UniSIDConfig(levels, codes, recipe.dim, seed=seed)
+        return UniSID(config).fit(content, progress=progress).encode(content)
+    vectors = item_vectors(train, recipe, seed)
+    if name == "rqvae":
+        return RQVAE(RQVAEConfig(levels, codes, seed=seed)).fit(vectors, progress=progress).encode(vectors)
+    if name == "balanced":
+        return BalancedRQKMeans(BalancedRQKMeansConfig(levels, codes, seed=seed)).fit(vectors).encode(vectors)
+    return RQKMeans(RQKMeansConfig(levels, codes, seed=seed)).fit(vectors).encode(vectors)
+
+
+def health(ids: SemanticIds) -> dict[str, float]:
+    """Collisions, usage and perplexity, as every table of this book names them."""
+    rows = {"collision_rate": ids.collision_rate, "share_in_collisions": ids.share_in_collisions}
+    for level in range(ids.levels):
+        rows |= {f"usage@{level + 1}": ids.usage(level), f"perplexity@{level + 1}": ids.perplexity(level)}
+    return rows
+
+
+def build_generator(name: str, ids: SemanticIds, recipe: GenerativeRecipe) -> GenerativeRecommender:
+    """An untrained generator; weights are drawn from torch's global generator."""
+    r = recipe
+    if name == "tiger":
+        sizes = EncoderDecoderConfig(r.dim, r.layers, r.heads, 4 * r.dim, r.dropout, r.max_len)
+        model: DecoderOnly | EncoderDecoder = EncoderDecoder(ids, sizes)
+    elif name == "tiger_decoder":
+        model = DecoderOnly(ids, DecoderOnlyConfig(r.dim, r.layers, r.heads, r.dropout, r.max_len))
+    else:
+        raise ValueError(f"name: {name!r} is no generator; choose from {', '.join(GENERATORS)}")
+    return GenerativeRecommender(model, ids, r.beam, skip_history=r.mask_history)
+
+
+def train_generator(
+    name: str,
+    ids: SemanticIds,
+    split: Split,
+    recipe: GenerativeRecipe,
+    seed: int,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> tuple[GenerativeRecommender, FitResult]:
+    """Train a generator on semantic IDs and keep the weights that did best on validation (NDCG@10 of items).
+
+    Args:
+        name: `tiger` (encoder–decoder) or `tiger_decoder` (decoder only).
+        ids: of all items of the log; give them `deduplicated`, or colliding items cannot be told apart.
+        split: training events and validation cases; the test cases are not touched.
+        seed: of weights, batches and dropout.
+        checkpoint: see `reclib.training.fit`.
+
+    Raises:
+        ValueError: the IDs are of another number of items.
+    """
+    if ids.n_items != split.train.n_items:
+        raise ValueError(f"ids: {ids.n_items} items, but the log has {split.train.n_items}; tokenize this log")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_generator(name, ids, recipe)
+    batches = SequenceBatches(split.train, max_len=recipe.max_len, batch_size=recipe.batch_size, seed=seed)
+    result = fit_by_validation(model, batches, _loss, split, recipe, seed, checkpoint=checkpoint, progress=progress)
+    return model, result
+
+
+def _loss(recommender: GenerativeRecommender, batch: SequenceBatch) -> tuple[Tensor, int]:
+    return recommender.model.loss(batch)
