@@ -8,7 +8,10 @@ Per data set and seed, in one file of results, told apart by the column `setting
   beams (`beam/...`, x = width).
 - `""`: counting and popularity, and SASRec, copied from chapter 02's record (same split, masking and test).
 
-All generators of a data set share one recipe, found in pilots on validation with `rqkmeans` and `TUNING_SEED`.
+All generators of a data set share one recipe. It was found in fifteen pilots with the decoder on `rqkmeans`, on
+validation only and with a seed used for nothing else (`TUNING_SEED`). What mattered: small batches (steps, not epochs,
+are scarce), code embeddings that start at 0.1 instead of GPT-2's 0.02, width 128 on Industrial & Scientific; in the
+world, no dropout. What did not: a third block, other learning rates between 2e-3 and 1e-2, more than 15 epochs.
 """
 
 from __future__ import annotations
@@ -69,14 +72,14 @@ class Config:
         Study(
             "adworld",
             WORLD_CODES,
-            GenerativeRecipe(max_len=50, batch_size=32, lr=3e-3, epochs=8),
-            (*((arm, DECODER) for arm in OURS), ("rqkmeans", "tiger")),
+            GenerativeRecipe(max_len=20, layers=2, dropout=0.0, batch_size=16, lr=5e-3, beta2=0.98, epochs=10),
+            (*((arm, DECODER) for arm in ("rqkmeans", "rqvae", "random")), ("rqkmeans", "tiger")),
             seeds=5,
         ),
         Study(
             "amazon2018-scientific",
             AMAZON_CODES,
-            GenerativeRecipe(max_len=20, dropout=0.2, batch_size=64, lr=2e-3, epochs=20),
+            GenerativeRecipe(max_len=20, dim=128, layers=2, batch_size=16, lr=3e-3, beta2=0.98, epochs=15),
             (*((arm, DECODER) for arm in (*OURS, *(f"their {name}" for name in THEIRS))), ("rqkmeans", "tiger")),
             seeds=5,
         ),

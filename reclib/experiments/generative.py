@@ -47,9 +47,11 @@ GENERATORS = ("tiger", "tiger_decoder")
 class GenerativeRecipe(Recipe):
     """How a generator is trained and asked."""
 
-    layers: int = 3  # blocks (encoder–decoder: of each)
+    max_len: int = 20  # longest history; it has three to five tokens per item
     heads: int = 4
-    lr: float = 2e-3  # peak
+    batch_size: int = 16  # sequences
+    lr: float = 3e-3  # peak
+    beta2: float = 0.98  # of AdamW; codes are never rare
     valid_users: int = 1000  # beam search costs more than a matrix product
     beam: int = 50  # sequences kept at every level; items outside the beam share the last places
 

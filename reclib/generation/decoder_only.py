@@ -20,6 +20,8 @@ from reclib.nn.sizes import check_at_least, check_heads
 from reclib.tokenizers.semantic_ids import SemanticIds
 from reclib.training.batches import SequenceBatch
 
+TOKEN_STD = 0.1  # start of the code embeddings, our choice: from GPT-2's 0.02 small models learn more slowly
+
 
 @dataclass(frozen=True)
 class DecoderOnlyConfig:
@@ -56,6 +58,7 @@ class DecoderOnly(nn.Module):
                 nn.init.normal_(weight, std=0.02 / ((2 * config.layers) ** 0.5 if name.endswith("_out.weight") else 1))
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
+        nn.init.normal_(self.tokens.weight, std=TOKEN_STD)
 
     def forward(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens vocabulary"]:
         """Logits of the token after each token."""

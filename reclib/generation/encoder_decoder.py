@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from reclib.generation.cache import KeyValueCache, history_tokens
+from reclib.generation.decoder_only import TOKEN_STD
 from reclib.nn.dropout import Dropout, dropout
 from reclib.nn.sizes import check_at_least, check_heads
 from reclib.tokenizers.semantic_ids import SemanticIds
@@ -62,6 +63,7 @@ class EncoderDecoder(nn.Module):
                 nn.init.normal_(weight, std=0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
+        nn.init.normal_(self.tokens.weight, std=TOKEN_STD)
 
     @property
     def _decoder(self) -> list[CrossBlock]:
