@@ -81,6 +81,6 @@ def alone(name: str, users: int, items: int, beam: int, *, threads: int, seconds
 
 
 BENCHMARKS = {
-    "beam-search-transformers": partial(compare, users=64, items=10, beam=20),
+    "beam-search-transformers": partial(compare, users=256, items=10, beam=20),
     "beam-search-256-users": partial(alone, users=256, items=20, beam=20),
 }
