@@ -302,6 +302,41 @@ class PairsOnlyModel(UniSIDModel):
         return torch.stack(levels).mean()
 
 
+class SidOnlyModel(UniSIDModel):
+    """One task alone: codes, no embedding, no summary."""
+
+    def __init__(self, config: UniSIDConfig, content: ItemContent) -> None:
+        super().__init__(replace(config, lam=0.0), content)
+
+    def loss(self, batch: ItemBatch) -> tuple[Tensor, int]:
+        """L_sid, times the number of items."""
+        z, _, _ = self.read(batch.item)
+        return self.sid_loss(z, z, batch.item) * len(z), len(z)
+
+
+class EmbeddingOnlyModel(UniSIDModel):
+    """The other task alone: an embedding for others to quantise, as in the two-stage way."""
+
+    def __init__(self, config: UniSIDConfig, content: ItemContent) -> None:
+        super().__init__(replace(config, lam=0.0), content)
+
+    def loss(self, batch: ItemBatch) -> tuple[Tensor, int]:
+        """L_emb, times the number of items."""
+        e, other = self.read(batch.item)[1], self.read(batch.other)[1]
+        return pair_loss(e, other, self.config.tau) * len(e), len(e)
+
+
+class CategoryEmbeddingModel(EmbeddingOnlyModel):
+    """The fair control: UniSID is told the categories, so this embedding is told them too, before it is quantised."""
+
+    def loss(self, batch: ItemBatch) -> tuple[Tensor, int]:
+        """L_emb and the category contrast of all granularities on the one embedding, times the number of items."""
+        total, n = super().loss(batch)
+        e = self.read(batch.item)[1]
+        every_level = e[:, None].expand(-1, self.path.shape[1], -1)
+        return total + n * multi_granularity_loss(every_level, positives(self.path[batch.item]), self.config.tau), n
+
+
 @dataclass(frozen=True)
 class ItemBatches:
     """All items once per epoch, in random order, each with one that belongs to it."""
@@ -392,6 +427,24 @@ class PairsOnlyUniSID(UniSID):
     """The paper's first ablation: no category positives."""
 
     model_class = PairsOnlyModel
+
+
+class SidOnlyUniSID(UniSID):
+    """Trained for codes alone."""
+
+    model_class = SidOnlyModel
+
+
+class PairEmbedding(UniSID):
+    """Only `embed` is of use: an embedding of pairs, for RQ-KMeans or RQ-VAE."""
+
+    model_class = EmbeddingOnlyModel
+
+
+class CategoryEmbedding(UniSID):
+    """Only `embed` is of use: an embedding of pairs and categories, for RQ-KMeans or RQ-VAE."""
+
+    model_class = CategoryEmbeddingModel
 
 
 def _loss(model: UniSIDModel, batch: ItemBatch) -> tuple[Tensor, int]:

@@ -6,11 +6,16 @@ import pytest
 import torch
 from sklearn.metrics import homogeneity_completeness_v_measure, v_measure_score
 
+from reclib.tokenizers import RQKMeans, RQKMeansConfig
 from reclib.tokenizers.unisid import (
+    CategoryEmbedding,
+    CategoryEmbeddingModel,
+    EmbeddingOnlyModel,
     ItemBatch,
     ItemBatches,
     ItemContent,
     PairsOnlyUniSID,
+    SidOnlyModel,
     UniSID,
     UniSIDConfig,
     UniSIDModel,
@@ -242,6 +247,49 @@ def test_without_categories_levels_are_alike(content):
     config = UniSIDConfig(codes=8, dim=32, layers=1, heads=2, batch_size=48, epochs=40, text_len=8, lr=3e-3, lam=0.0)
     codes = PairsOnlyUniSID(config).fit(content, progress=False).encode(content).codes[1:]
     assert v_measure_score(content.path[:, 0], codes[:, 0]) < 0.8
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    model.loss(batch)[0].backward()
+    return {name for name, p in model.named_parameters() if p.grad is not None and float(p.grad.abs().max()) > 0}
+
+
+def test_single_tasks_train_their_own_head_only(content):
+    batch = ItemBatch(torch.arange(40), torch.arange(40).roll(1))
+    config = UniSIDConfig(**SMALL)
+    torch.manual_seed(0)
+    sid, embedding = (
+        gradients(SidOnlyModel(config, content), batch),
+        gradients(EmbeddingOnlyModel(config, content), batch),
+    )
+    assert {name for name in sid if name.startswith("reader.code")}
+    assert not {name for name in sid if name.startswith("reader.embedding")}
+    assert {name for name in embedding if name.startswith("reader.embedding")}
+    assert not {name for name in embedding if name.startswith("reader.code")}
+    assert SidOnlyModel(config, content).summary is None
+
+
+def test_the_category_control_adds_the_contrast_of_its_embedding(content):
+    batch = ItemBatch(torch.arange(40), torch.arange(40).roll(1))
+    models = []
+    for kind in (EmbeddingOnlyModel, CategoryEmbeddingModel):
+        torch.manual_seed(0)
+        models.append(kind(UniSIDConfig(**SMALL), content))
+    plain, told = (float(model.loss(batch)[0].detach()) / 40 for model in models)
+    e = models[0].read(batch.item)[1]
+    by_level = [
+        float(multi_granularity_loss(e[:, None], positives(content.path[batch.item][:, [level]]), 0.1).detach())
+        for level in range(3)
+    ]
+    assert told == pytest.approx(plain + sum(by_level) / 3, rel=1e-5)
+
+
+def test_the_category_control_knows_the_tree(content):
+    config = UniSIDConfig(codes=8, dim=32, layers=1, heads=2, batch_size=48, epochs=40, text_len=8, lr=3e-3)
+    vectors = CategoryEmbedding(config).fit(content, progress=False).embed(content)
+    codes = RQKMeans(RQKMeansConfig(levels=1, codes=8)).fit(vectors).codes_of(vectors)[:, 0]
+    assert v_measure_score(content.path[:, 2], codes) >= 0.9
 
 
 def test_fit_repeats_with_its_seed(content):
