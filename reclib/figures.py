@@ -280,7 +280,7 @@ def _assemble(dials: Sequence[tuple[str, list[str], Kind]], pictures: Sequence[t
         for stack in level:
             widgets.jslink((control, "index"), (stack, "selected_index"))
     (stack,) = level
-    row = widgets.HBox(controls, layout={"flex_flow": "row wrap"})
+    row = widgets.HBox(controls, layout={"flex_flow": "row wrap", "grid_gap": "0 2rem"})
     return Frames(row, stack, pictures[0][0])
 
 
