@@ -16,6 +16,8 @@ from reclib import ledger
 from reclib.experiments.results import append, load, results_path
 from reclib.ledger import Cell, Claim, Correlation, Difference, Least, Ratio, Slope, assert_within_record, judge
 
+pytestmark = pytest.mark.slow
+
 A, B = Cell("a", "m", "d"), Cell("b", "m", "d")
 
 

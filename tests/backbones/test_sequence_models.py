@@ -326,6 +326,7 @@ ARMS = [(name, losses.full_softmax, 0) for name in MODELS] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind", "negatives"), ARMS)
 def test_models_learn_a_cycle(name, kind, negatives):
     torch.manual_seed(0)

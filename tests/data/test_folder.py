@@ -18,6 +18,8 @@ from hypothesis.extra import numpy as npst
 from reclib.data import DataError, Interactions, from_log, load_dataset, read_folder, save_folder
 from reclib.data.files import Rows, read_rows, write_rows
 
+pytestmark = pytest.mark.slow
+
 MakeFolder = Callable[..., Path]
 
 

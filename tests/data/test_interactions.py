@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from reclib.data.interactions import Cases, Interactions, padded_index
 
+pytestmark = pytest.mark.slow
+
 
 def make_log(histories, times=None, n_items=None, **fields):
     """A log from one list of items (and one of times) per user."""

@@ -11,6 +11,8 @@ from reclib.data.interactions import Interactions
 from reclib.training import SequenceBatches
 from reclib.training.batches import _windows
 
+pytestmark = pytest.mark.slow
+
 
 def numbered_log(lengths, *, timed=True):
     """Item ids number the events from 1, times from 0: an item says which event it is."""

@@ -22,6 +22,8 @@ from reclib.backbones import HSTU, HSTUConfig, NextItemLoss, SASRec, SASRecConfi
 from reclib.data.interactions import Interactions
 from reclib.training import FitConfig, SequenceBatches, fit, loop
 
+pytestmark = pytest.mark.slow
+
 
 def cycle_log(n_users=24, n_items=5):
     """1 → 2 → 3 → 4 → 5 → 1 …, beginning anywhere."""

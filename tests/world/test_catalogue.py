@@ -6,6 +6,8 @@ from scipy import stats
 
 from reclib.world import AdWorld, AdWorldConfig, words
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def many():

@@ -5,6 +5,8 @@ import pytest
 
 from reclib.world import ASPECTS, AdWorld, AdWorldConfig
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"n_users": 800}
 
 

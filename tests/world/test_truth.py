@@ -8,6 +8,8 @@ import pytest
 from reclib.world import AdWorld, AdWorldConfig
 from reclib.world.truth import entropy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def events(book):
