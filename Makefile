@@ -40,7 +40,7 @@ test: .venv/.everything book/_extra/vendor/.complete ## everything CI runs: styl
 	@echo "==> Tests, every notebook, and the rendered pages in a browser"
 	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout 120 tests chapters
 
-check: .venv/.everything ## style, types, floors and the quick tests, in under a minute
+check: .venv/.everything ## style, types, floors and the quick tests, in about a minute
 	@echo "==> Style, types, floors"
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
