@@ -38,7 +38,7 @@ from typing import Any
 from reclib.data import load_dataset
 from reclib.evaluation import Recommender
 from reclib.experiments.protocol import COUNTING, NEURAL, SASRECS, Recipe, count, measure, train
-from reclib.experiments.results import record, results_root
+from reclib.experiments.results import checkpoint_path, record
 from reclib.world import AdWorld, AdWorldConfig
 
 NAME = "02_sequential"
@@ -159,7 +159,7 @@ def _arm(config: Config, study: Study, arm: str, seed: int, common: dict[str, An
     about: dict[str, Any] = {"recipe": asdict(recipe)} if arm in NEURAL else {}
     if study.dataset == "adworld":
         about["world"] = config.world
-    checkpoint = _checkpoint(common["root"], study.dataset, arm, seed)
+    checkpoint = checkpoint_path(NAME, f"{study.dataset}-{arm}-{seed}", common["root"])
     with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
         if log.finished:
             return
@@ -202,9 +202,3 @@ def _noise(config: Config, arm: str, noise: float, seed: int, common: dict[str, 
         model = count(arm, split.train) if arm in COUNTING else train(arm, split, recipe, seed)[0]
         for metric, value in measure(model, split).items():
             log.log(metric, value)
-
-
-def _checkpoint(root: Path | str | None, dataset: str, arm: str, seed: int) -> Path:
-    """Where an interrupted training goes on; ignored by git."""
-    folder = Path(root) if root is not None else results_root()
-    return folder.parent / "runs" / NAME / f"{dataset}-{arm}-{seed}.safetensors"

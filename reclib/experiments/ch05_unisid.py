@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import v_measure_score
 from sklearn.model_selection import cross_val_score
@@ -30,7 +30,7 @@ from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor
 
 from reclib.data import Interactions, load_dataset
-from reclib.experiments.generative import TokenizerRecipe, health, item_vectors, tokenize
+from reclib.experiments.generative import TokenizerRecipe, distortion, health, item_vectors, random_ids, tokenize
 from reclib.experiments.results import record
 from reclib.tokenizers import (
     CategoryEmbedding,
@@ -149,8 +149,7 @@ def semantic_ids(arm: str, study: Study, train: Interactions, content: ItemConte
     if arm in ("rqkmeans", "rqvae"):
         return tokenize(arm, train, study.code, seed, progress=False)
     if arm == "random":
-        drawn = torch.randint(codes, (train.n_items, levels), generator=torch.Generator().manual_seed(seed))
-        return SemanticIds.from_codes(drawn, (codes,) * levels, arm)
+        return random_ids(train.n_items, study.code, seed)
     if arm == "category path":
         return SemanticIds.from_codes(content.path, tuple(int(n) + 1 for n in content.path.amax(0)), arm)
     if arm.startswith("rqkmeans, "):
@@ -174,18 +173,6 @@ def v_measures(ids: SemanticIds, path: Int[Tensor, "items levels"]) -> dict[str,
     codes = ids.codes[1:].numpy()
     finest = {f"v_finest@{x + 1}": v_measure_score(path[:, -1], codes[:, x]) for x in range(ids.levels)}
     return finest | {f"v_own@{x + 1}": v_measure_score(path[:, x], codes[:, x]) for x in range(ids.levels)}
-
-
-def distortion(ids: SemanticIds, vectors: Float[Tensor, "items dim"]) -> dict[str, float]:
-    """Share of the vectors' variance inside the groups of items with equal codes 1 … l."""
-    total = (vectors - vectors.mean(0)).square().sum()
-    shares = {}
-    for level in range(1, ids.levels + 1):
-        _, group = torch.unique(ids.codes[1:, :level], dim=0, return_inverse=True)
-        count = torch.bincount(group)
-        mean = torch.zeros(len(count), vectors.shape[1]).index_add_(0, group, vectors) / count[:, None]
-        shares[f"distortion@{level}"] = float((vectors - mean[group]).square().sum() / total)
-    return shares
 
 
 def probe(ids: SemanticIds, label: np.ndarray, name: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from reclib.generation import (
     EncoderDecoder,
     EncoderDecoderConfig,
     GenerativeRecommender,
+    next_code_loss,
 )
 from reclib.tokenizers import (
     RQVAE,
@@ -37,7 +38,6 @@ from reclib.tokenizers import (
 )
 from reclib.tokenizers.content import item_content
 from reclib.training import FitResult, SequenceBatches
-from reclib.training.batches import SequenceBatch
 
 TOKENIZERS = ("rqkmeans", "rqvae", "balanced", "unisid")
 GENERATORS = ("tiger", "tiger_decoder")
@@ -107,6 +107,28 @@ def health(ids: SemanticIds) -> dict[str, float]:
     return rows
 
 
+def random_ids(n_items: int, recipe: TokenizerRecipe, seed: int) -> SemanticIds:
+    """Codes that mean nothing, with the same budget: what a tokenizer has to beat."""
+    drawn = torch.randint(recipe.codes, (n_items, recipe.levels), generator=torch.Generator().manual_seed(seed))
+    return SemanticIds.from_codes(drawn, (recipe.codes,) * recipe.levels, "random")
+
+
+def distortion(ids: SemanticIds, vectors: Float[Tensor, "items dim"]) -> dict[str, float]:
+    """Share of the vectors' variance inside the groups of items with equal codes 1 … l.
+
+    That is what remains if each item is replaced by the mean of its group; it needs no codebook, so residual chains,
+    parallel heads and other people's codes compare.
+    """
+    total = (vectors - vectors.mean(0)).square().sum()
+    shares = {}
+    for level in range(1, ids.levels + 1):
+        _, group = torch.unique(ids.codes[1:, :level], dim=0, return_inverse=True)
+        count = torch.bincount(group)
+        mean = torch.zeros(len(count), vectors.shape[1]).index_add_(0, group, vectors) / count[:, None]
+        shares[f"distortion@{level}"] = float((vectors - mean[group]).square().sum() / total)
+    return shares
+
+
 def build_generator(name: str, ids: SemanticIds, recipe: GenerativeRecipe) -> GenerativeRecommender:
     """An untrained generator; weights are drawn from torch's global generator."""
     r = recipe
@@ -148,9 +170,7 @@ def train_generator(
         torch.manual_seed(seed)
         model = build_generator(name, ids, recipe)
     batches = SequenceBatches(split.train, max_len=recipe.max_len, batch_size=recipe.batch_size, seed=seed)
-    result = fit_by_validation(model, batches, _loss, split, recipe, seed, checkpoint=checkpoint, progress=progress)
+    result = fit_by_validation(
+        model, batches, next_code_loss, split, recipe, seed, checkpoint=checkpoint, progress=progress
+    )
     return model, result
-
-
-def _loss(recommender: GenerativeRecommender, batch: SequenceBatch) -> tuple[Tensor, int]:
-    return recommender.model.loss(batch)

@@ -80,6 +80,12 @@ def results_path(name: str, root: Path | str | None = None) -> Path:
 # Reading and writing.
 
 
+def checkpoint_path(name: str, run: str, root: Path | str | None = None) -> Path:
+    """Where an interrupted training of an experiment goes on: beside the results, ignored by git."""
+    folder = Path(root) if root is not None else results_root()
+    return folder.parent / "runs" / name / f"{run.replace(' ', '-')}.safetensors"
+
+
 def load(name: str, root: Path | str | None = None) -> pd.DataFrame:
     """All rows of experiment `name`; if there are none, `FileNotFoundError` names the command to run."""
     path = results_path(name, root)

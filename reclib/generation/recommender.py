@@ -81,6 +81,6 @@ class GenerativeRecommender(nn.Module):
         return items[:, :k]
 
 
-def next_code_loss(model: DecoderOnly | EncoderDecoder, batch: SequenceBatch) -> tuple[Tensor, int]:
+def next_code_loss(recommender: GenerativeRecommender, batch: SequenceBatch) -> tuple[Tensor, int]:
     """The loss for `reclib.training.fit`: summed negative log-likelihood of a batch's codes, and their number."""
-    return model.loss(batch)
+    return recommender.model.loss(batch)

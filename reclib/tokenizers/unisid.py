@@ -331,10 +331,10 @@ class CategoryEmbeddingModel(EmbeddingOnlyModel):
 
     def loss(self, batch: ItemBatch) -> tuple[Tensor, int]:
         """L_emb and the category contrast of all granularities on the one embedding, times the number of items."""
-        total, n = super().loss(batch)
-        e = self.read(batch.item)[1]
+        e, other = self.read(batch.item)[1], self.read(batch.other)[1]
         every_level = e[:, None].expand(-1, self.path.shape[1], -1)
-        return total + n * multi_granularity_loss(every_level, positives(self.path[batch.item]), self.config.tau), n
+        contrast = multi_granularity_loss(every_level, positives(self.path[batch.item]), self.config.tau)
+        return (pair_loss(e, other, self.config.tau) + contrast) * len(e), len(e)
 
 
 @dataclass(frozen=True)

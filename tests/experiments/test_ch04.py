@@ -6,7 +6,6 @@ import torch
 
 from reclib.experiments import ch04_semantic_ids as ch04
 from reclib.experiments.results import load
-from reclib.tokenizers import RQKMeans, RQKMeansConfig
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +19,11 @@ def smoke(tmp_path_factory):
     return root
 
 
+def codes_of(rows, arm):
+    rows = rows[(rows.setting == "codes") & (rows.arm == arm) & (rows.seed == 0)]
+    return rows.set_index("metric").value
+
+
 def test_a_run_records_every_arm(smoke):
     rows = load(ch04.NAME, smoke)
     (study,) = SMOKE.studies
@@ -30,8 +34,9 @@ def test_a_run_records_every_arm(smoke):
         assert set(generated[(generated.arm == arm) & (generated.setting == "")].seed) == {0, 1}
     codes = rows[(rows.setting == "codes") & (rows.metric == "collision_rate")]
     assert set(codes.arm) == set(ch04.OURS)
-    left = rows[(rows.metric == "left") & (rows.seed == 0)].sort_values("x").value.tolist()
-    assert 1 > left[0] > left[1] > 0
+    left = codes_of(rows, "rqkmeans")
+    assert 1 > left["distortion@1"] > left["distortion@2"] > 0
+    assert codes_of(rows, "random")["distortion@2"] > left["distortion@2"]
     assert set(rows[rows.metric == "beam/ndcg@10"].x) == set(map(float, SMOKE.beams))
 
 
@@ -41,13 +46,6 @@ def test_a_second_run_repeats_nothing_and_leaves_no_checkpoint(smoke, capsys):
     assert "numbers in" not in capsys.readouterr().out
     pd.testing.assert_frame_equal(load(ch04.NAME, smoke), before)
     assert not list((smoke.parent / "runs" / ch04.NAME).glob("*"))
-
-
-def test_what_is_left_after_each_level_by_hand():
-    """Two well-parted pairs: the first level finds the pairs, the second what is inside them."""
-    vectors = torch.tensor([[0.0, 1], [0, -1], [10, 1], [10, -1]])
-    tokenizer = RQKMeans(RQKMeansConfig(levels=2, codes=2)).fit(vectors)
-    assert ch04.left_after(vectors, tokenizer) == pytest.approx([4 / 104, 0], abs=1e-6)
 
 
 def test_random_codes_repeat_with_the_seed_and_differ_between_seeds():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from reclib.experiments import ch05_unisid as ch05
+from reclib.experiments.generative import distortion
 from reclib.experiments.results import load
 from reclib.tokenizers import SemanticIds
 
@@ -26,10 +27,10 @@ def test_v_measures_of_the_sheet():
 
 def test_distortion_by_hand():
     vectors = torch.tensor([[0.0, 1], [0, -1], [10, 1], [10, -1]])
-    found = ch05.distortion(ids_of([[0, 0], [0, 1], [1, 0], [1, 1]]), vectors)
+    found = distortion(ids_of([[0, 0], [0, 1], [1, 0], [1, 1]]), vectors)
     assert found["distortion@1"] == pytest.approx(4 / 104)
     assert found["distortion@2"] == pytest.approx(0, abs=1e-6)
-    useless = ch05.distortion(ids_of([[0, 0], [0, 0], [0, 0], [0, 0]]), vectors)
+    useless = distortion(ids_of([[0, 0], [0, 0], [0, 0], [0, 0]]), vectors)
     assert useless["distortion@2"] == pytest.approx(1)
 
 

@@ -285,9 +285,10 @@ def test_it_learns_a_chain(kind, ids):
         else EncoderDecoder(unique, EncoderDecoderConfig(ffn=64, **sizes))
     )
     batches = SequenceBatches(split.train, max_len=8, batch_size=16)
-    fit(model, batches, next_code_loss, FitConfig(epochs=15, lr=5e-3), progress=False)
+    recommender = GenerativeRecommender(model, unique, width=5)
+    fit(recommender, batches, next_code_loss, FitConfig(epochs=15, lr=5e-3), progress=False)
     shorter = split.test.subset(np.flatnonzero(split.test.lengths < 7))  # training shows no position beyond
-    metrics = evaluate(GenerativeRecommender(model, unique, width=5), shorter, (1,)).metrics()
+    metrics = evaluate(recommender, shorter, (1,)).metrics()
     assert metrics["recall@1"] > 0.9
 
 
