@@ -5,7 +5,11 @@ Per data set and seed, in one file of results, told apart by the column `setting
 - `"codes"`: each tokenizer's collisions, usage, perplexity and distortion (`reclib.experiments.generative`).
 - `"tiger_decoder"`, `"tiger"`: a generator trained on the codes, and on `rqkmeans` the same weights asked with other
   beams (`beam/...`, x = width).
-- `""`: counting and popularity, and SASRec, copied from chapter 02's record (same split, masking and test).
+- `"short"`: the decoder trained for two epochs, which is what chapter 04 trains live.
+- `""`: counting, popularity, and SASRec by the recipe of chapter 02.
+
+Beside the usual metrics every model has `old/...` and `new/...`: the test cases whose last step (from the last item of
+the history to the target) some training history took, and the others. Counting can only know the first kind.
 
 All generators of a data set share one recipe, found in eighteen pilots with the decoder on `rqkmeans`, on validation
 and with a seed used for nothing else (`TUNING_SEED`). They were no controlled study: one run each, often with two
@@ -16,15 +20,19 @@ Scientific and no dropout in the world came out ahead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from reclib.data import Interactions, Split, load_dataset
 from reclib.data.catalogue import find_folder
-from reclib.evaluation import Recommender, evaluate
+from reclib.data.interactions import Cases
+from reclib.evaluation import Recommender, evaluate, ndcg_at_k, recall_at_k
 from reclib.experiments import ch02_sequential
 from reclib.experiments.generative import (
     TOKENIZERS,
@@ -37,8 +45,8 @@ from reclib.experiments.generative import (
     tokenize,
     train_generator,
 )
-from reclib.experiments.protocol import count, measure
-from reclib.experiments.results import checkpoint_path, load, record
+from reclib.experiments.protocol import count, train
+from reclib.experiments.results import checkpoint_path, record, results_root
 from reclib.generation import GenerativeRecommender
 from reclib.tokenizers import SemanticIds
 from reclib.world import AdWorld, AdWorldConfig
@@ -58,11 +66,14 @@ class Study:
     recipe: GenerativeRecipe  # of all generators
     arms: tuple[tuple[str, str], ...]  # tokenizer (or "their NAME") and generator
     seeds: int  # how many of the seeds asked for
+    short: tuple[str, ...] = ()  # arms that are also trained for `SHORT` epochs
     world: str = "book"  # preset of the ad world
 
 
 WORLD_CODES, AMAZON_CODES = TokenizerRecipe(levels=3, codes=32), TokenizerRecipe(levels=3, codes=256)
 DECODER = "tiger_decoder"
+SHORT = 2  # epochs of the live run
+KEPT = (("rqkmeans", DECODER), ("sasrec", ""))  # weights of seed 0 in the world that the chapter loads
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class Config:
             GenerativeRecipe(max_len=20, layers=2, dropout=0.0, batch_size=16, lr=5e-3, beta2=0.98, epochs=10),
             (*((arm, DECODER) for arm in ("rqkmeans", "rqvae", "random")), ("rqkmeans", "tiger")),
             seeds=5,
+            short=("rqkmeans", "random"),
         ),
         Study(
             "amazon2018-scientific",
@@ -97,6 +109,7 @@ SCALES: dict[str, Config] = {
                 GenerativeRecipe(max_len=20, dim=16, layers=1, heads=2, epochs=2, beam=20),
                 (*((arm, DECODER) for arm in OURS), ("rqkmeans", "tiger")),
                 seeds=5,
+                short=("rqkmeans", "random"),
                 world="tiny",
             ),
         ),
@@ -130,6 +143,8 @@ def run(
                 _codes(study, arm, seed, common)
             for arm, generator in study.arms:
                 _generate(config, study, arm, generator, seed, common)
+            for arm in study.short:
+                _generate(config, study, arm, DECODER, seed, common, short=True)
 
 
 def load_log(study: Study, seed: int) -> Interactions:
@@ -157,23 +172,19 @@ def _about(study: Study, arm: str) -> dict[str, Any]:
 
 def _baselines(study: Study, seed: int, common: dict[str, Any]) -> None:
     about = {"world": study.world} if study.dataset == "adworld" else {}
-    for arm in ("popularity", "transitions"):
-        with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=about, **common) as log:
-            if not log.finished:
-                split = load_log(study, seed).leave_one_out()
-                for metric, value in measure(count(arm, split.train), split).items():
-                    log.log(metric, value)
-    rows = load(ch02_sequential.NAME) if study.world == "book" else None
-    if rows is None:
-        return
-    main = (rows["arm"] == "sasrec") & (rows["setting"] == "") & rows["x"].isna()
-    rows = rows[main & (rows["dataset"] == study.dataset) & (rows["seed"] == seed)]
-    about = {"from": ch02_sequential.NAME}
-    with record(NAME, arm="sasrec", dataset=study.dataset, seed=seed, config=about, **common) as log:
-        if not log.finished:
-            test = rows[rows["metric"].str.startswith("test/")]
-            for metric, value in zip(test["metric"], test["value"], strict=True):
+    (recipe,) = (other.recipe for other in ch02_sequential.Config().studies if other.dataset == study.dataset)
+    if study.dataset == ch02_sequential.TUNING_SET:
+        recipe = replace(recipe, lr=ch02_sequential.LEARNING_RATE["sasrec"])
+    for arm in ("popularity", "transitions", "sasrec"):
+        config = about | ({"recipe": asdict(recipe)} if arm == "sasrec" else {})
+        with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=config, **common) as log:
+            if log.finished:
+                continue
+            split = load_log(study, seed).leave_one_out()
+            model = train(arm, split, recipe, seed)[0] if arm == "sasrec" else count(arm, split.train)
+            for metric, value in measure(model, split).items():
                 log.log(metric, value)
+            _keep(model, study, arm, "", seed, common)
 
 
 def _codes(study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
@@ -187,25 +198,64 @@ def _codes(study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
             log.log(metric, value)
 
 
-def _generate(config: Config, study: Study, arm: str, generator: str, seed: int, common: dict[str, Any]) -> None:
-    about = _about(study, arm) | {"recipe": asdict(study.recipe)}
-    checkpoint = checkpoint_path(NAME, f"{study.dataset}-{arm}-{generator}-{seed}", common["root"])
-    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting=generator, config=about, **common) as log:
+def _generate(
+    config: Config, study: Study, arm: str, generator: str, seed: int, common: dict[str, Any], *, short: bool = False
+) -> None:
+    recipe = replace(study.recipe, epochs=SHORT) if short else study.recipe
+    about, setting = _about(study, arm) | {"recipe": asdict(recipe)}, "short" if short else generator
+    checkpoint = checkpoint_path(NAME, f"{study.dataset}-{arm}-{setting}-{seed}", common["root"])
+    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting=setting, config=about, **common) as log:
         if log.finished:
             return
         split = load_log(study, seed).leave_one_out()
         ids = semantic_ids(study, arm, split.train, seed).deduplicated()
-        model, result = train_generator(generator, ids, split, study.recipe, seed, checkpoint=checkpoint)
+        model, result = train_generator(generator, ids, split, recipe, seed, checkpoint=checkpoint)
         log.log("train/epochs", result.best_epoch + 1)
         for epoch, entry in enumerate(result.log):
             log.log("valid/curve", entry["valid"], x=epoch + 1)
-        for metric, value in measure(model, split, mask_history=study.recipe.mask_history).items():
+        for metric, value in measure(model, split).items():
             log.log(metric, value)
-        if (arm, generator) == ("rqkmeans", DECODER):
+        if (arm, setting) == ("rqkmeans", DECODER):
             for width in config.beams:
                 for metric, value in _with_beam(model, ids, split, width).items():
                     log.log(metric, value, x=width)
+        _keep(model, study, arm, setting, seed, common)
     checkpoint.unlink(missing_ok=True)
+
+
+def measure(model: Recommender, split: Split) -> dict[str, float]:
+    """Test metrics, and Recall@10 and NDCG@10 of the `old` and the `new` cases (`is_old`) with their share."""
+    found, old = evaluate(model, split.test), torch.from_numpy(is_old(split.test, split.train))
+    metrics = {f"test/{name}": value for name, value in found.metrics().items()}
+    for part, rows in (("old", old), ("new", ~old)):
+        ranks = found.ranks[rows]
+        metrics[f"{part}/recall@10"] = float(recall_at_k(ranks, 10).mean())
+        metrics[f"{part}/ndcg@10"] = float(ndcg_at_k(ranks, 10).mean())
+        metrics[f"{part}/share"] = len(ranks) / len(old)
+    return metrics
+
+
+def is_old(cases: Cases, train: Interactions) -> np.ndarray:
+    """`[cases]` whether the step from the last item of the history to the target stands in a training history."""
+    width = train.n_items + 1
+    inside = np.ones(len(train.item) - 1, dtype=bool)
+    inside[train.offsets[1:-1] - 1] = False  # from one user's last event to the next user's first
+    steps = (train.item[:-1] * width + train.item[1:])[inside]
+    old: np.ndarray = np.isin(cases.source.item[cases.target - 1] * width + cases.item, steps)
+    return old
+
+
+def kept_weights(arm: str, setting: str, root: Path | str | None = None) -> Path:
+    """File with the weights of a model of seed 0 in the world, written with the record."""
+    folder = Path(root) if root is not None else results_root()
+    return folder.parent / "checkpoints" / f"{NAME}-{'-'.join(filter(None, (arm, setting)))}.safetensors"
+
+
+def _keep(model: Recommender, study: Study, arm: str, setting: str, seed: int, common: dict[str, Any]) -> None:
+    if (arm, setting) in KEPT and study.dataset == "adworld" and seed == 0 and isinstance(model, nn.Module):
+        path = kept_weights(arm, setting, common["root"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(model.state_dict(), path)
 
 
 def _with_beam(model: GenerativeRecommender, ids: SemanticIds, split: Split, width: int) -> dict[str, float]:

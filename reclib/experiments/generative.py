@@ -53,7 +53,7 @@ class GenerativeRecipe(Recipe):
     lr: float = 3e-3  # peak
     beta2: float = 0.98  # of AdamW; codes are never rare
     valid_users: int = 1000  # beam search costs more than a matrix product
-    beam: int = 50  # sequences kept at every level; items outside the beam share the last places
+    beam: int = 20  # sequences kept at every level; items outside the beam share the last places
 
 
 @dataclass(frozen=True)
