@@ -156,8 +156,8 @@ CLAIMS = (
         id="ch04-generalises",
         paper=TIGER,
         chapter=4,
-        claim="Shared codes help where memory does not: beside SASRec, the generator stands better on new steps than on "
-        "old ones.",
+        claim="Shared codes help where memory does not: beside SASRec, the generator stands better on new steps than "
+        "on old ones.",
         paper_value=None,
         paper_setting="the paper argues so (knowledge shared by similar items) and shows it for items without "
         "interactions only",

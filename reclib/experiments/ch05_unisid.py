@@ -1,37 +1,52 @@
 """Chapter 05: UniSID's codes beside those of two-stage tokenizers, on the ad world and on Amazon.
 
-Setting `"codes"`, one run per data set, arm and seed:
+Every arm has the same number of levels and codes. Who is told the categories is in the name of the arm. Per data set,
+arm and seed:
 
-- `v_finest@l`: V-measure of level l's codes against the finest category, as the paper has it; `v_own@l`: against the
-  category of granularity l;
-- collisions, usage and perplexity;
-- `distortion@l`: share of the variance of the item's text vector that remains if each item is replaced by the mean of
-  all items with the same codes 1 … l. It needs no codebook, so residual chains and parallel heads compare;
-- `probe/NAME` (ad world): accuracy with which a linear model reads a hidden attribute off the codes, on items it was
-  not fitted on; `probe/NAME/chance` is the share of the commonest value.
-
-Every arm has the same number of levels and codes. Who is told the categories is in the name of the arm.
+- setting `"codes"`: `v_finest@l`, V-measure of level l's codes against the finest category, as the paper has it;
+  `v_own@l`, against the category of granularity l; collisions, usage, perplexity; `distortion@l`, the share of the
+  variance of the item's text vector that the codes 1 … l leave open (`reclib.experiments.generative.distortion`);
+  `probe/NAME` (ad world), accuracy with which a linear model reads a hidden attribute off the codes, on items it was
+  not fitted on, and `probe/NAME/chance`, the share of the commonest value; and, for arms that have vectors,
+  `retrieval/recall@k`: the item that followed in a held-out step, among 999 random others, by cosine to the item
+  before it (for `rqkmeans` and `rqvae` the vectors are those of the text);
+- setting `"tiger_decoder"`: chapter 04's generator on the codes of `Study.generate`, by chapter 04's recipe. What
+  chapter 04 recorded itself (`rqkmeans`, `rqvae`, `random`, SASRec, counting) is not run again.
+- settings `"lam"`, `"tau"`, `"K"` (ad world): UniSID with other values, x = value, measured as in `"codes"`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import v_measure_score
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor
 
-from reclib.data import Interactions, load_dataset
-from reclib.experiments.generative import TokenizerRecipe, distortion, health, item_vectors, random_ids, tokenize
-from reclib.experiments.results import record
+from reclib.data import Split, load_dataset
+from reclib.data.interactions import Cases
+from reclib.experiments import ch04_semantic_ids as ch04
+from reclib.experiments.generative import (
+    GenerativeRecipe,
+    TokenizerRecipe,
+    distortion,
+    health,
+    item_vectors,
+    random_ids,
+    tokenize,
+    train_generator,
+)
+from reclib.experiments.results import checkpoint_path, record
 from reclib.tokenizers import (
     CategoryEmbedding,
     ItemContent,
@@ -63,6 +78,10 @@ ARMS = (
 )
 
 
+GENERATE = ("rqkmeans, pairs", "rqkmeans, pairs and categories", "unisid")  # with a generator trained on their codes
+DECODER, KS = ch04.DECODER, (1, 5, 10, 20)
+
+
 @dataclass(frozen=True)
 class Study:
     """What is run on one data set."""
@@ -70,7 +89,10 @@ class Study:
     dataset: str
     code: TokenizerRecipe
     unisid: UniSIDConfig  # levels, codes and seed are replaced
+    recipe: GenerativeRecipe  # chapter 04's, for this data set
     seeds: int = 5
+    generate: tuple[str, ...] = GENERATE
+    sweeps: tuple[tuple[str, tuple[float, ...]], ...] = ()  # field of the config, or "K", and its values
     world: str = "book"
 
 
@@ -79,8 +101,19 @@ class Config:
     """The recorded run."""
 
     studies: tuple[Study, ...] = (
-        Study("adworld", TokenizerRecipe(3, 32), UniSIDConfig()),
-        Study("amazon2018-scientific", TokenizerRecipe(3, 256), UniSIDConfig(epochs=15)),
+        Study(
+            "adworld",
+            ch04.WORLD_CODES,
+            UniSIDConfig(),
+            ch04.recipe("adworld"),
+            sweeps=(("lam", (0.01, 0.1, 1.0)), ("tau", (0.05, 0.1, 0.3)), ("K", (16, 32, 128))),
+        ),
+        Study(
+            "amazon2018-scientific",
+            ch04.AMAZON_CODES,
+            UniSIDConfig(epochs=15),
+            ch04.recipe("amazon2018-scientific"),
+        ),
     )
 
 
@@ -91,6 +124,9 @@ SCALES: dict[str, Config] = {
                 "adworld",
                 TokenizerRecipe(2, 6, dim=16),
                 UniSIDConfig(dim=16, layers=1, heads=2, epochs=2, text_len=8),
+                GenerativeRecipe(max_len=20, dim=16, layers=1, heads=2, epochs=2, beam=20),
+                generate=("unisid",),
+                sweeps=(("lam", (0.1, 1.0)), ("K", (4,))),
                 world="tiny",
             ),
         )
@@ -111,61 +147,155 @@ def run(
     """Record all that is not recorded yet."""
     common: dict[str, Any] = {"force": force, "root": root}
     for study in config.studies:
-        if datasets is None or study.dataset in datasets:
-            for seed in seeds[: study.seeds]:
-                for arm in ARMS:
-                    _codes(study, arm, seed, common)
+        if datasets is not None and study.dataset not in datasets:
+            continue
+        for seed in seeds[: study.seeds]:
+            data = cache(lambda study=study, seed=seed: load_items(study, seed))
+            for arm in ARMS:
+                # One fit serves the measurements of the codes and the generator trained on them.
+                made = cache(lambda arm=arm, study=study, seed=seed, data=data: make(arm, study, data(), seed))
+                _codes(study, arm, seed, data, made, common)
+                if arm in study.generate:
+                    _generate(study, arm, seed, data, made, common)
+            for field, values in study.sweeps:
+                for value in values:
+                    _swept(study, field, value, seed, data, common)
 
 
-def _codes(study: Study, arm: str, seed: int, common: dict[str, Any]) -> None:
+class Items(NamedTuple):
+    """What all arms of a seed share."""
+
+    split: Split
+    content: ItemContent
+    hidden: dict[str, np.ndarray]  # ad world: attributes that nothing shown implies, but the summary states
+
+
+def load_items(study: Study, seed: int) -> Items:
+    """The log of a study and what UniSID reads of its items; in the world each seed is a world of its own."""
+    world = AdWorld(AdWorldConfig.preset(study.world, seed=seed)) if study.dataset == "adworld" else None
+    split = (world.simulate() if world else load_dataset(study.dataset)).leave_one_out()
+    if world is None:
+        return Items(split, item_content(split.train, study.code.levels), {})
+    catalogue = world.catalogue
+    image = torch.from_numpy(catalogue.image[1:]).float()
+    content = item_content(split.train, study.code.levels, image=image, summary=catalogue.summary[1:])
+    return Items(split, content, {"persona": catalogue.persona[1:], "appeal": catalogue.appeal[1:]})
+
+
+def _about(study: Study, arm: str) -> dict[str, Any]:
     about: dict[str, Any] = {"code": asdict(study.code)}
     about |= {"unisid": asdict(study.unisid)} if "unisid" in arm or "pairs" in arm else {}
-    about |= {"world": study.world} if study.dataset == "adworld" else {}
+    return about | ({"world": study.world} if study.dataset == "adworld" else {})
+
+
+def _codes(
+    study: Study, arm: str, seed: int, data: Callable[[], Items], made: Callable[[], Made], common: dict[str, Any]
+) -> None:
+    about = _about(study, arm)
     with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting="codes", config=about, **common) as log:
+        if not log.finished:
+            for metric, value in measure(made(), data(), study, seed).items():
+                log.log(metric, value)
+
+
+def _generate(
+    study: Study, arm: str, seed: int, data: Callable[[], Items], made: Callable[[], Made], common: dict[str, Any]
+) -> None:
+    about = _about(study, arm) | {"recipe": asdict(study.recipe)}
+    checkpoint = checkpoint_path(NAME, f"{study.dataset}-{arm}-{seed}", common["root"])
+    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting=DECODER, config=about, **common) as log:
         if log.finished:
             return
-        world = AdWorld(AdWorldConfig.preset(study.world, seed=seed)) if study.dataset == "adworld" else None
-        train = (world.simulate() if world else load_dataset(study.dataset)).leave_one_out().train
-        content = item_content(
-            train,
-            study.code.levels,
-            image=torch.from_numpy(world.catalogue.image[1:]).float() if world else None,
-            summary=world.catalogue.summary[1:] if world else None,
-        )
-        ids = semantic_ids(arm, study, train, content, seed)
-        vectors = item_vectors(train, study.code, seed)
-        found = {**v_measures(ids, content.path), **health(ids), **distortion(ids, vectors)}
-        if world:
-            for name in ("persona", "appeal"):  # neither follows from anything the items show, but the summary says it
-                found |= probe(ids, getattr(world.catalogue, name)[1:], f"probe/{name}")
-        for metric, value in found.items():
+        split, ids = data().split, made().ids.deduplicated()
+        model, result = train_generator(DECODER, ids, split, study.recipe, seed, checkpoint=checkpoint)
+        for epoch, entry in enumerate(result.log):
+            log.log("valid/curve", entry["valid"], x=epoch + 1)
+        for metric, value in ch04.measure(model, split).items():
             log.log(metric, value)
+    checkpoint.unlink(missing_ok=True)
 
 
-def semantic_ids(arm: str, study: Study, train: Interactions, content: ItemContent, seed: int) -> SemanticIds:
-    """The codes of an arm, before de-duplication."""
+def _swept(
+    study: Study, field: str, value: float, seed: int, data: Callable[[], Items], common: dict[str, Any]
+) -> None:
+    if field == "K":
+        study = replace(study, code=replace(study.code, codes=int(value)))
+    else:
+        changed: dict[str, Any] = {field: value}
+        study = replace(study, unisid=replace(study.unisid, **changed))
+    about = _about(study, "unisid")
+    with record(
+        NAME, arm="unisid", dataset=study.dataset, seed=seed, setting=field, x=value, config=about, **common
+    ) as log:
+        if not log.finished:
+            for metric, found in measure(make("unisid", study, data(), seed), data(), study, seed).items():
+                log.log(metric, found)
+
+
+class Made(NamedTuple):
+    """What an arm makes of the items."""
+
+    ids: SemanticIds  # before de-duplication
+    vectors: Float[Tensor, "items dim"] | None  # by which items can be compared; None: the arm has only codes
+
+
+def make(arm: str, study: Study, data: Items, seed: int) -> Made:
+    """Fit the tokenizer of an arm."""
     levels, codes = study.code.levels, study.code.codes
+    train, content = data.split.train, data.content
     config = replace(study.unisid, levels=levels, codes=codes, seed=seed)
     if arm in ("rqkmeans", "rqvae"):
-        return tokenize(arm, train, study.code, seed, progress=False)
+        return Made(tokenize(arm, train, study.code, seed, progress=False), item_vectors(train, study.code, seed))
     if arm == "random":
-        return random_ids(train.n_items, study.code, seed)
+        return Made(random_ids(train.n_items, study.code, seed), None)
     if arm == "category path":
-        return SemanticIds.from_codes(content.path, tuple(int(n) + 1 for n in content.path.amax(0)), arm)
+        sizes = tuple(int(n) + 1 for n in content.path.amax(0))
+        return Made(SemanticIds.from_codes(content.path, sizes, arm), None)
     if arm.startswith("rqkmeans, "):
         kind = CategoryEmbedding if arm.endswith("categories") else PairEmbedding
         vectors = kind(config).fit(content, progress=False).embed(content)
-        return RQKMeans(RQKMeansConfig(levels, codes, seed=seed)).fit(vectors).encode(vectors)
+        return Made(RQKMeans(RQKMeansConfig(levels, codes, seed=seed)).fit(vectors).encode(vectors), vectors)
     if arm == "unisid, no summary":
         config = replace(config, lam=0.0)
     if arm == "unisid, attributes":
         written = [" ".join(f"a{i}v{v}" for i, v in enumerate(row)) for row in content.attributes.tolist()]
         content = replace(content, summary=written)
     kinds = {"unisid, pairs only": PairsOnlyUniSID, "unisid, codes only": SidOnlyUniSID}
-    return kinds.get(arm, UniSID)(config).fit(content, progress=False).encode(content)
+    model = kinds.get(arm, UniSID)(config).fit(content, progress=False)
+    return Made(model.encode(content), None if arm == "unisid, codes only" else model.embed(content))
 
 
 # ----------------------------------------------------------------------------------------------------- measurements
+
+
+def measure(made: Made, data: Items, study: Study, seed: int) -> dict[str, float]:
+    """All numbers of the setting "codes"."""
+    ids, vectors = made.ids, item_vectors(data.split.train, study.code, seed)
+    found = {**v_measures(ids, data.content.path), **health(ids), **distortion(ids, vectors)}
+    for name, label in data.hidden.items():
+        found |= probe(ids, label, f"probe/{name}")
+    if made.vectors is not None:
+        found |= retrieval(made.vectors, data.split.test, seed)
+    return found
+
+
+def retrieval(vectors: Float[Tensor, "items dim"], cases: Cases, seed: int, negatives: int = 999) -> dict[str, float]:
+    """Recall@k of the target among random other items, by cosine to the last item of the history; a tie counts as lost.
+
+    As in the paper one positive stands against 999 negatives; the catalogue of a small test world may hold fewer items
+    than that, and negatives are drawn with replacement.
+    """
+    unit = F.normalize(vectors, dim=-1)
+    query, target = torch.from_numpy(cases.source.item[cases.target - 1]), torch.from_numpy(cases.item)
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.empty(len(target), dtype=torch.long)
+    for rows in torch.split(torch.arange(len(target)), 1024):
+        own = (unit[query[rows] - 1] * unit[target[rows] - 1]).sum(-1)
+        shift = torch.randint(1, len(unit), (len(rows), negatives), generator=generator)
+        other = (target[rows, None] - 1 + shift) % len(unit)  # never the target
+        against = (unit[query[rows] - 1] @ unit.T).scatter_(1, query[rows, None] - 1, -torch.inf)  # not against itself
+        rank[rows] = 1 + (against.gather(1, other) >= own[:, None]).sum(1)
+    return {f"retrieval/recall@{k}": float((rank <= k).double().mean()) for k in KS}
 
 
 def v_measures(ids: SemanticIds, path: Int[Tensor, "items levels"]) -> dict[str, float]:

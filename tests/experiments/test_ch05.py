@@ -1,9 +1,11 @@
 """The experiment of chapter 05: measurements by hand, and what a run records."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from reclib.data import Interactions
 from reclib.experiments import ch05_unisid as ch05
 from reclib.experiments.generative import distortion
 from reclib.experiments.results import load
@@ -44,10 +46,49 @@ def test_a_probe_reads_what_is_there_and_nothing_else():
     assert found["p"] < found["p/chance"] + 0.1
 
 
-def test_a_run_records_every_arm(tmp_path):
-    ch05.run(ch05.SCALES["smoke"], [0], root=tmp_path)
-    rows = load(ch05.NAME, tmp_path)
+def cases_of(histories):
+    user, item = np.repeat(np.arange(len(histories)), [len(h) for h in histories]), np.concatenate(histories)
+    items = pd.DataFrame(index=pd.RangeIndex(1, 41, name="item_id"))
+    log = Interactions(user=user, item=item, time=None, n_items=40, items=items)
+    return log.leave_one_out().test
+
+
+def test_retrieval_by_hand():
+    angle = torch.arange(40) // 2 * 0.1 + torch.arange(40) % 2 * 0.001  # twenty pairs of items, nearly the same
+    vectors = torch.stack([angle.cos(), angle.sin()], 1)
+    near = cases_of([np.array([1 if i > 20 else 40, 39 if i < 20 else 2, i, i + 1]) for i in range(3, 37, 2)])
+    assert (
+        ch05.retrieval(vectors, near, seed=0)["retrieval/recall@1"] == 1
+    )  # not the item itself
+    far = cases_of([np.array([5, 6, 1, 40]), np.arange(1, 41)[::-1].copy(), np.array([7, 3, 2, 39])])
+    assert ch05.retrieval(vectors, far, seed=0)["retrieval/recall@20"] < 1
+    same = torch.ones(40, 2)
+    assert ch05.retrieval(same, near, seed=0)["retrieval/recall@20"] == 0  # ties are lost
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "results"
+    ch05.run(ch05.SCALES["smoke"], [0], root=root)
+    return root
+
+
+def test_a_run_records_every_arm(smoke):
+    rows = load(ch05.NAME, smoke)
     for metric in ("v_finest@1", "v_own@2", "distortion@2", "collision_rate", "probe/persona", "probe/appeal"):
-        assert set(rows[rows.metric == metric].arm) == set(ch05.ARMS), metric
+        assert set(rows[(rows.metric == metric) & (rows.setting == "codes")].arm) == set(ch05.ARMS), metric
     path = rows[(rows.arm == "category path") & (rows.metric == "v_own@1")].value
     assert path.tolist() == pytest.approx([1])
+    with_vectors = set(rows[rows.metric == "retrieval/recall@10"].arm)
+    assert {"rqkmeans", "unisid", "rqkmeans, pairs"} <= with_vectors
+    assert not {"random", "unisid, codes only"} & with_vectors
+
+
+def test_generators_and_sweeps_are_recorded_and_not_repeated(smoke, capsys):
+    rows = load(ch05.NAME, smoke)
+    (study,) = ch05.SCALES["smoke"].studies
+    assert set(rows[(rows.setting == ch05.DECODER) & (rows.metric == "test/ndcg@10")].arm) == set(study.generate)
+    for field, values in study.sweeps:
+        assert set(rows[(rows.setting == field) & (rows.metric == "v_own@1")].x) == set(map(float, values))
+    ch05.run(ch05.SCALES["smoke"], [0], root=smoke)
+    assert "numbers in" not in capsys.readouterr().out
