@@ -524,16 +524,22 @@ class Train:
 
     def _recipe(self, log: Interactions) -> Recipe:
         """The book's recipe for this data set, with what was given here, and masking only where it is possible."""
-        from reclib.experiments import ch02_sequential as book
+        from reclib.experiments import ch02_sequential, ch04_semantic_ids
         from reclib.experiments.generative import GENERATORS, GenerativeRecipe
         from reclib.experiments.protocol import Recipe
 
-        recipe = GenerativeRecipe() if self.model in GENERATORS else Recipe()
-        for study in book.Config().studies if self.model not in GENERATORS else ():
-            if study.dataset == log.name or (study.dataset == WORLD and self.dataset.startswith(WORLD)):
-                recipe = study.recipe
-                if study.tuned and self.model in book.LEARNING_RATE:
-                    recipe = replace(recipe, lr=book.LEARNING_RATE[self.model])
+        name = WORLD if self.dataset.startswith(WORLD) else log.name
+        recipe: Recipe
+        if self.model in GENERATORS:
+            generative = [study for study in ch04_semantic_ids.Config().studies if study.dataset == name]
+            recipe = generative[0].recipe if generative else GenerativeRecipe()
+        else:
+            recipe = Recipe()
+            for study in ch02_sequential.Config().studies:
+                if study.dataset == name:
+                    recipe = study.recipe
+                    if study.tuned and self.model in ch02_sequential.LEARNING_RATE:
+                        recipe = replace(recipe, lr=ch02_sequential.LEARNING_RATE[self.model])
         names = {field.name for field in fields(recipe)} & {field.name for field in fields(self)}
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         for name, value in given.items():
@@ -643,7 +649,7 @@ class Tokenize:
 
 def _semantic_ids(tokenizer: str, train: Interactions, seed: int) -> SemanticIds:
     """IDs from a folder that `tokenize` wrote, or made now with the default budget."""
-    from reclib.experiments import generative
+    from reclib.experiments import ch04_semantic_ids, generative
     from reclib.tokenizers import SemanticIds
 
     if Path(tokenizer).is_dir():
@@ -654,7 +660,9 @@ def _semantic_ids(tokenizer: str, train: Interactions, seed: int) -> SemanticIds
             )
         return ids
     _known("--tokenizer", "tokenizer or folder", tokenizer, generative.TOKENIZERS)
-    whole = generative.TokenizerRecipe()  # a small shop has no use for so many codes and directions
+    budgets = [study.code for study in ch04_semantic_ids.Config().studies if study.dataset == train.name]
+    whole = budgets[0] if budgets else generative.TokenizerRecipe()
+    # A small shop has no use for so many codes and directions.
     recipe = replace(whole, codes=min(whole.codes, train.n_items // 4), dim=min(whole.dim, train.n_items // 2))
     return generative.tokenize(tokenizer, train, recipe, seed)
 

@@ -479,6 +479,19 @@ def test_train_uses_the_books_recipe_on_the_books_sets() -> None:
     assert Train("sasrec", "movielens-1m", epochs=1)._recipe(log) == replace(study.recipe, epochs=1)
 
 
+def test_train_uses_the_books_recipe_for_generators() -> None:
+    from dataclasses import replace
+
+    from reclib.cli import Train
+    from reclib.experiments import ch04_semantic_ids as book
+    from reclib.experiments.generative import GenerativeRecipe
+
+    log = from_log(pd.DataFrame({"user": [0] * 3, "item": range(3)}), time=None, name="amazon2018-scientific")
+    assert Train("tiger", "amazon2018-scientific")._recipe(log) == book.recipe("amazon2018-scientific")
+    assert Train("tiger", "adworld")._recipe(replace(log, name="adworld")) == book.recipe("adworld")
+    assert Train("tiger", "elsewhere")._recipe(replace(log, name="elsewhere")) == GenerativeRecipe()
+
+
 @pytest.mark.slow
 def test_train_in_the_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "sasrec", "--dataset", "adworld-tiny", "--json", "--out", str(tmp_path), *QUICK]

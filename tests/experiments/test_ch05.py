@@ -57,9 +57,7 @@ def test_retrieval_by_hand():
     angle = torch.arange(40) // 2 * 0.1 + torch.arange(40) % 2 * 0.001  # twenty pairs of items, nearly the same
     vectors = torch.stack([angle.cos(), angle.sin()], 1)
     near = cases_of([np.array([1 if i > 20 else 40, 39 if i < 20 else 2, i, i + 1]) for i in range(3, 37, 2)])
-    assert (
-        ch05.retrieval(vectors, near, seed=0)["retrieval/recall@1"] == 1
-    )  # not the item itself
+    assert ch05.retrieval(vectors, near, seed=0)["retrieval/recall@1"] == 1  # not the item itself
     far = cases_of([np.array([5, 6, 1, 40]), np.arange(1, 41)[::-1].copy(), np.array([7, 3, 2, 39])])
     assert ch05.retrieval(vectors, far, seed=0)["retrieval/recall@20"] < 1
     same = torch.ones(40, 2)
