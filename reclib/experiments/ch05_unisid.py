@@ -10,8 +10,9 @@ arm and seed:
   not fitted on, and `probe/NAME/chance`, the share of the commonest value; and, for arms that have vectors,
   `retrieval/recall@k`: the item that followed in a held-out step, among 999 random others, by cosine to the item
   before it (for `rqkmeans` and `rqvae` the vectors are those of the text);
-- setting `"tiger_decoder"`: chapter 04's generator on the codes of `Study.generate`, by chapter 04's recipe. What
-  chapter 04 recorded itself (`rqkmeans`, `rqvae`, `random`, SASRec, counting) is not run again.
+- setting `"tiger_decoder"`: chapter 04's generator on the codes of `Study.generate`, by chapter 04's recipe; the same
+  of `rqkmeans`, `rqvae`, `random` and others' codes, and, with setting `""`, SASRec and counting, are copied from
+  chapter 04's record (same split, seeds, recipe and test).
 - settings `"lam"`, `"tau"`, `"K"` (ad world): UniSID with other values, x = value, measured as in `"codes"`.
 """
 
@@ -46,7 +47,7 @@ from reclib.experiments.generative import (
     tokenize,
     train_generator,
 )
-from reclib.experiments.results import checkpoint_path, record
+from reclib.experiments.results import checkpoint_path, load, record, results_path
 from reclib.tokenizers import (
     CategoryEmbedding,
     ItemContent,
@@ -150,6 +151,7 @@ def run(
         if datasets is not None and study.dataset not in datasets:
             continue
         for seed in seeds[: study.seeds]:
+            _copy(study, seed, common)
             data = cache(lambda study=study, seed=seed: load_items(study, seed))
             for arm in ARMS:
                 # One fit serves the measurements of the codes and the generator trained on them.
@@ -160,6 +162,22 @@ def run(
             for field, values in study.sweeps:
                 for value in values:
                     _swept(study, field, value, seed, data, common)
+
+
+def _copy(study: Study, seed: int, common: dict[str, Any]) -> None:
+    """Take over what chapter 04 measured by the same protocol; nothing, if it has recorded no such study."""
+    if study.world != "book":
+        return
+    rows = load(ch04.NAME, common["root"] if results_path(ch04.NAME, common["root"]).exists() else None)
+    rows = rows[(rows["dataset"] == study.dataset) & (rows["seed"] == seed) & rows["x"].isna()]
+    rows = rows[rows["setting"].isin(("", DECODER)) & rows["metric"].str.match("test/|old/|new/")]
+    for (arm, setting), measured in rows.groupby(["arm", "setting"], sort=False):
+        about = {"from": ch04.NAME}
+        key: dict[str, Any] = {"arm": str(arm), "dataset": study.dataset, "seed": seed, "setting": str(setting)}
+        with record(NAME, **key, config=about, **common) as log:
+            if not log.finished:
+                for metric, value in zip(measured["metric"], measured["value"], strict=True):
+                    log.log(metric, value)
 
 
 class Items(NamedTuple):
