@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from reclib.data import Interactions
 from reclib.experiments import ch04_semantic_ids as ch04
 from reclib.experiments.results import load
+from tests.records import check_record_is_whole, check_world_cells
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +76,18 @@ def test_old_and_new_cases_make_up_the_test(smoke):
     assert rows["old/share"] + rows["new/share"] == pytest.approx(1)
     whole = sum(rows[f"{part}/share"] * rows[f"{part}/ndcg@10"] for part in ("old", "new"))
     assert whole == pytest.approx(rows["test/ndcg@10"])
+
+
+def test_a_run_records_every_world_cell_of_the_claims(smoke):
+    check_world_cells(4, load(ch04.NAME, smoke), [0, 1])
+
+
+def test_the_shipped_record_is_whole():
+    check_record_is_whole(4, ch04.NAME)
+
+
+@pytest.mark.parametrize(("arm", "setting"), ch04.KEPT)
+def test_the_kept_weights_ship_and_are_small(arm, setting):
+    path = ch04.kept_weights(arm, setting)
+    assert path.stat().st_size < 4 * 2**20
+    assert all(torch.isfinite(weight).all() for weight in load_file(path).values())
