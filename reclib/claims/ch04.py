@@ -46,7 +46,7 @@ CLAIMS = (
     ),
     Claim(
         id="ch04-above-counting",
-        paper=TIGER,
+        paper=BOOK,
         chapter=4,
         claim="Generative retrieval has learnt more than a table of counts: its NDCG@10 is above counting's.",
         paper_value=None,
@@ -63,7 +63,7 @@ CLAIMS = (
         chapter=4,
         claim="The codes have to mean something: with random codes the same generator is worse.",
         paper_value=None,
-        paper_setting="an ablation of the paper, whose numbers we have not read",
+        paper_setting="an ablation of the paper on Beauty; we have not read its numbers",
         experiment=NAME,
         statistic=Difference(arm("rqvae", NDCG, SCIENTIFIC), arm("random", NDCG, SCIENTIFIC)),
         direction=">",
@@ -72,7 +72,7 @@ CLAIMS = (
     ),
     Claim(
         id="ch04-rqvae-above-rqkmeans",
-        paper=TIGER,
+        paper=BOOK,
         chapter=4,
         claim="Learning the quantiser end to end (RQ-VAE) gives better codes than k-means on residuals.",
         paper_value=None,
@@ -99,7 +99,7 @@ CLAIMS = (
     ),
     Claim(
         id="ch04-encoder-decoder",
-        paper=TIGER,
+        paper=BOOK,
         chapter=4,
         claim="An encoder–decoder is the better generator: above a decoder alone, with the same codes, width and "
         "number of passes over the data.",
