@@ -13,10 +13,16 @@ import sys
 from pathlib import Path
 
 from reclib.experiments.results import results_root
-from tests.benchmarks import generation, ranking, training, world
+from tests.benchmarks import generation, quantization, ranking, training, world
 from tests.benchmarks.comparison import Comparison
 
-BENCHMARKS = {**training.BENCHMARKS, **ranking.BENCHMARKS, **world.BENCHMARKS, **generation.BENCHMARKS}
+BENCHMARKS = {
+    **training.BENCHMARKS,
+    **ranking.BENCHMARKS,
+    **world.BENCHMARKS,
+    **generation.BENCHMARKS,
+    **quantization.BENCHMARKS,
+}
 
 
 def machine() -> str:

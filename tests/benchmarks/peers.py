@@ -17,7 +17,7 @@ def python() -> Path:
     wanted = f"torch=={torch}\n{REQUIREMENTS.read_text()}"
     ready, executable = FOLDER / "ready.txt", FOLDER / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     if not ready.exists() or ready.read_text() != wanted:
-        print(f"    building {FOLDER.name} for RecTools, RecBole and transformers (some minutes, once)", flush=True)
+        print(f"    building {FOLDER.name} for the peers (some minutes, once)", flush=True)
         venv.create(FOLDER, with_pip=True, clear=True)
         install = [executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         # torch first and alone: so that what the main environment was installed from decides which build it is.
