@@ -1,0 +1,17 @@
+"""Memories of constant size for long histories: linear attention, DeltaNet, test-time training, PRISM."""
+
+from reclib.memory.deltanet import DeltaNet
+from reclib.memory.layers import MemoryConfig, MemoryLayer, MemoryState
+from reclib.memory.linear_attention import LinearAttention
+from reclib.memory.prism import Prism
+from reclib.memory.test_time_training import TestTimeTraining
+
+__all__ = [
+    "DeltaNet",
+    "LinearAttention",
+    "MemoryConfig",
+    "MemoryLayer",
+    "MemoryState",
+    "Prism",
+    "TestTimeTraining",
+]

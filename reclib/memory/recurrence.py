@@ -1,0 +1,120 @@
+"""One recurrence behind all linear memories of this book, in three forms that agree (PRISM, Eqs. 9 and 18).
+
+    S_t = α_t S_{t-1} (I - e_t k¹_t k¹_tᵀ) + Σ_l δ^l_t k^l_tᵀ,     y_t = S_t q_t
+
+The memory S maps keys to values. Each token lets it fade (α), erases what stands under its first key (e), and adds
+`rank` new pairs of key and value. α, e, δ and k depend on the inputs only, never on S; that is what allows the second
+and third form:
+
+- `loop`: token by token, the definition. It trains nothing and is the reference of the tests.
+- `step`: one token, for serving.
+- `chunkwise`: many tokens at once. Inside a chunk all erasures are found by one triangular solve; from chunk to chunk
+  the state goes through one matrix product.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Writes(NamedTuple):
+    """What every token does to the memory, and what it asks."""
+
+    query: Float[Tensor, "batch time keys"]
+    key: Float[Tensor, "batch time rank keys"]
+    delta: Float[Tensor, "batch time rank values"]  # what is written under each key, its gate β multiplied in
+    erase: Float[Tensor, "batch time"] | None  # e, strength of the erasure under the first key; None: nothing is erased
+    log_alpha: Float[Tensor, "batch time"] | None  # logarithm of the decay; None: nothing fades
+
+    def at(self, t: int) -> Writes:
+        """The token at position t, as a sequence of one."""
+        erase, log_alpha = (None if part is None else part[:, t : t + 1] for part in (self.erase, self.log_alpha))
+        return Writes(self.query[:, t : t + 1], self.key[:, t : t + 1], self.delta[:, t : t + 1], erase, log_alpha)
+
+
+def step(state: Float[Tensor, "batch values keys"], token: Writes) -> tuple[Tensor, Tensor]:
+    """One token: (y `[batch, values]`, the new state). Everything in `token` has a time axis of length 1."""
+    first = token.key[:, 0, 0]
+    if token.log_alpha is not None:
+        state = state * token.log_alpha[:, 0, None, None].exp()
+    if token.erase is not None:
+        found = torch.einsum("bvk,bk->bv", state, first)
+        state = state - token.erase[:, 0, None, None] * found[:, :, None] * first[:, None, :]
+    state = state + torch.einsum("brv,brk->bvk", token.delta[:, 0], token.key[:, 0])
+    return torch.einsum("bvk,bk->bv", state, token.query[:, 0]), state
+
+
+def loop(state: Float[Tensor, "batch values keys"], writes: Writes) -> tuple[Tensor, Tensor]:
+    """The definition: (y `[batch, time, values]`, the last state)."""
+    found = []
+    for t in range(writes.query.shape[1]):
+        y, state = step(state, writes.at(t))
+        found.append(y)
+    return torch.stack(found, dim=1), state
+
+
+def chunkwise(
+    state: Float[Tensor, "batch values keys"], writes: Writes, chunk: int = 32
+) -> tuple[Float[Tensor, "batch time values"], Float[Tensor, "batch values keys"]]:
+    """The same as `loop` for all tokens of a chunk at once.
+
+    With w_t the vector that token t's erasure adds under its first key, and γ the running product of α, the state in a
+    chunk is a sum of outer products that fade: S_t = γ_t S_0 + Σ_{i ≤ t} γ_t/γ_i (w_i k¹_iᵀ + Σ_l δ^l_i k^l_iᵀ). The
+    w_t depend on those before them through a lower triangle, so one triangular solve finds all (our derivation):
+
+        (I + T) W = -diag(e γ) K¹ S_0ᵀ - diag(e) Σ_l (G ⊙ tril₋₁(K¹ K^lᵀ)) Δ^l,   T = tril₋₁(diag(e) G ⊙ K¹ K¹ᵀ)
+
+    W is linear in S_0, so S_C = S_0 M + N with M and N known for all chunks beforehand.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk: must be at least 1, got {chunk}")
+    batch, time, _ = writes.query.shape
+    if time == 0:
+        raise ValueError("time: the sequence is empty; give at least one token")
+    chunk = min(chunk, time)
+    chunks = -(-time // chunk)
+    q, key, delta = (_cut(part, chunk, chunks) for part in writes[:3])
+    e, log_alpha = (None if part is None else _cut(part, chunk, chunks) for part in writes[3:])
+    k1 = key[:, :, :, 0]
+    past = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()  # i ≤ t
+    if log_alpha is None:
+        gamma, fade = q.new_ones(batch, chunks, chunk), past.to(q.dtype).expand(batch, chunks, -1, -1)
+    else:
+        total = log_alpha.cumsum(-1)
+        gamma = total.exp()
+        fade = (total[..., :, None] - total[..., None, :]).masked_fill(~past, -torch.inf).exp()  # G
+    before = fade.tril(-1)
+    read = torch.einsum("bmtk,bmirk->bmtir", q, key) * fade[..., None]
+    y = torch.einsum("bmtir,bmirv->bmtv", read, delta)
+    left = key * fade[:, :, -1, :, None, None]  # what is left of each key's pair at the end of the chunk
+    add = torch.einsum("bmirv,bmirk->bmvk", delta, left)
+    keep = gamma[:, :, -1, None, None] * torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    ask = gamma[..., None] * q
+    if e is not None:
+        T = e[..., None] * before * (k1 @ k1.transpose(-1, -2))
+        under = torch.einsum("bmtk,bmirk->bmtir", k1, key) * before[..., None]  # what others of the chunk wrote there
+        right = torch.cat([gamma[..., None] * k1, torch.einsum("bmtir,bmirv->bmtv", under, delta)], -1)
+        one = torch.eye(chunk, dtype=q.dtype, device=q.device)
+        solved = torch.linalg.solve_triangular(one + T, e[..., None] * right, upper=False, unitriangular=True)
+        of_state, of_writes = solved.split([q.shape[-1], delta.shape[-1]], dim=-1)  # W = -(of_state S_0ᵀ + of_writes)
+        y = y - read[..., 0] @ of_writes
+        ask = ask - read[..., 0] @ of_state
+        keep = keep - of_state.transpose(-1, -2) @ left[:, :, :, 0]
+        add = add - of_writes.transpose(-1, -2) @ left[:, :, :, 0]
+    states = [state]
+    for m in range(chunks):
+        states.append(states[-1] @ keep[:, m] + add[:, m])
+    y = y + ask @ torch.stack(states[:-1], dim=1).transpose(-1, -2)
+    return y.flatten(1, 2)[:, :time], states[-1]
+
+
+def _cut(part: Tensor, chunk: int, chunks: int) -> Tensor:
+    """`[batch, time, …]` to `[batch, chunks, chunk, …]`; zeros at the end write, erase and forget nothing."""
+    batch, time, *rest = part.shape
+    padded = F.pad(part, (0, 0) * len(rest) + (0, chunks * chunk - time))
+    return padded.reshape(batch, chunks, chunk, *rest)
