@@ -1,6 +1,7 @@
-"""Memories of constant size for long histories: linear attention, DeltaNet, test-time training, PRISM."""
+"""Memories of constant size for long histories: linear attention, delta rules, test-time training, PRISM."""
 
 from reclib.memory.deltanet import DeltaNet
+from reclib.memory.deltaproduct import DeltaProduct
 from reclib.memory.layers import MemoryConfig, MemoryLayer, MemoryState
 from reclib.memory.linear_attention import LinearAttention
 from reclib.memory.prism import Prism
@@ -8,6 +9,7 @@ from reclib.memory.test_time_training import TestTimeTraining
 
 __all__ = [
     "DeltaNet",
+    "DeltaProduct",
     "LinearAttention",
     "MemoryConfig",
     "MemoryLayer",

@@ -80,7 +80,9 @@ def chunkwise(
     chunks = -(-time // chunk)
     q, key, delta = (_cut(part, chunk, chunks) for part in writes[:3])
     e, log_alpha = (None if part is None else _cut(part, chunk, chunks) for part in writes[3:])
-    k1 = key[:, :, :, 0]
+    rank = key.shape[3]
+    key, delta = (part.transpose(2, 3).flatten(2, 3) for part in (key, delta))  # all first pairs, all second pairs, …
+    k1 = key[:, :, :chunk]
     past = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()  # i ≤ t
     if log_alpha is None:
         gamma, fade = q.new_ones(batch, chunks, chunk), past.to(q.dtype).expand(batch, chunks, -1, -1)
@@ -88,24 +90,24 @@ def chunkwise(
         total = log_alpha.cumsum(-1)
         gamma = total.exp()
         fade = (total[..., :, None] - total[..., None, :]).masked_fill(~past, -torch.inf).exp()  # G
-    before = fade.tril(-1)
-    read = torch.einsum("bmtk,bmirk->bmtir", q, key) * fade[..., None]
-    y = torch.einsum("bmtir,bmirv->bmtv", read, delta)
-    left = key * fade[:, :, -1, :, None, None]  # what is left of each key's pair at the end of the chunk
-    add = torch.einsum("bmirv,bmirk->bmvk", delta, left)
+    read = q @ key.transpose(-1, -2) * fade.repeat(1, 1, 1, rank)
+    y = read @ delta
+    left = key * fade[:, :, -1].repeat(1, 1, rank)[..., None]  # what is left of each pair at the end of the chunk
+    add = delta.transpose(-1, -2) @ left
     keep = gamma[:, :, -1, None, None] * torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
     ask = gamma[..., None] * q
     if e is not None:
-        T = e[..., None] * before * (k1 @ k1.transpose(-1, -2))
-        under = torch.einsum("bmtk,bmirk->bmtir", k1, key) * before[..., None]  # what others of the chunk wrote there
-        right = torch.cat([gamma[..., None] * k1, torch.einsum("bmtir,bmirv->bmtv", under, delta)], -1)
+        e = e[..., None]
+        under = k1 @ key.transpose(-1, -2) * fade.tril(-1).repeat(1, 1, 1, rank)  # what others of the chunk wrote there
+        T = e * under[..., :chunk]
         one = torch.eye(chunk, dtype=q.dtype, device=q.device)
-        solved = torch.linalg.solve_triangular(one + T, e[..., None] * right, upper=False, unitriangular=True)
+        right = e * torch.cat([gamma[..., None] * k1, under @ delta], -1)
+        solved = torch.linalg.solve_triangular(one + T, right, upper=False, unitriangular=True)
         of_state, of_writes = solved.split([q.shape[-1], delta.shape[-1]], dim=-1)  # W = -(of_state S_0ᵀ + of_writes)
-        y = y - read[..., 0] @ of_writes
-        ask = ask - read[..., 0] @ of_state
-        keep = keep - of_state.transpose(-1, -2) @ left[:, :, :, 0]
-        add = add - of_writes.transpose(-1, -2) @ left[:, :, :, 0]
+        y = y - read[..., :chunk] @ of_writes
+        ask = ask - read[..., :chunk] @ of_state
+        keep = keep - of_state.transpose(-1, -2) @ left[:, :, :chunk]
+        add = add - of_writes.transpose(-1, -2) @ left[:, :, :chunk]
     states = [state]
     for m in range(chunks):
         states.append(states[-1] @ keep[:, m] + add[:, m])

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from reclib.memory import DeltaNet, LinearAttention, MemoryConfig, Prism, TestTimeTraining
+from reclib.memory import DeltaNet, DeltaProduct, LinearAttention, MemoryConfig, Prism, TestTimeTraining
 from reclib.memory.recurrence import Writes, chunkwise, loop, step
 
 LINEAR = (LinearAttention, DeltaNet, Prism)
-ALL = (*LINEAR, TestTimeTraining)
+ALL = (*LINEAR, DeltaProduct, TestTimeTraining)
 
 
 def random_writes(time, rank, dim=8, batch=2, seed=0, *, erase=True, fade=True):
@@ -176,7 +176,15 @@ def test_every_parameter_of_prism_learns(rank, chunk):
         assert weight.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("kind", LINEAR)
+def test_one_step_of_deltaproduct_is_deltanet():
+    torch.manual_seed(0)
+    several, one = DeltaProduct(MemoryConfig(dim=8, rank=1)), DeltaNet(MemoryConfig(dim=8))
+    one.load_state_dict(several.state_dict())
+    x = torch.randn(2, 20, 8)
+    assert_close(several(x)[0], one(x)[0])
+
+
+@pytest.mark.parametrize("kind", [*LINEAR, DeltaProduct])
 def test_writes_do_not_see_the_memory_so_the_output_is_affine_in_it(kind):
     torch.manual_seed(0)
     layer = kind(MemoryConfig(dim=8)).double()
