@@ -54,3 +54,59 @@ class Prism(LinearMemoryLayer):
             found.append(F.gelu(p * residual))
             residual = residual - found[-1]
         return torch.stack(found, dim=2)
+
+
+# ------------------------------------------------------------------------------- what is left out, one part at a time
+
+
+class PrismWithoutGelu(Prism):
+    """δ = p ⊙ r. The paper calls it "without non-linearity"; a product of two functions of u is quadratic in u."""
+
+    def deltas(self, u: Tensor, v: Tensor) -> Float[Tensor, "batch time rank dim"]:
+        """The residual loop without the activation."""
+        residual, found = v - u, []
+        for p in self.gain(u).chunk(self.config.rank, dim=-1):
+            found.append(p * residual)
+            residual = residual - found[-1]
+        return torch.stack(found, dim=2)
+
+
+class PrismWithoutGain(Prism):
+    """δ = GELU(r)."""
+
+    def __init__(self, config: MemoryConfig | None = None) -> None:
+        super().__init__(config)
+        del self.gain
+
+    def deltas(self, u: Tensor, v: Tensor) -> Float[Tensor, "batch time rank dim"]:
+        """The residual loop without p."""
+        residual, found = v - u, []
+        for _ in range(self.config.rank):
+            found.append(F.gelu(residual))
+            residual = residual - found[-1]
+        return torch.stack(found, dim=2)
+
+
+class PrismLinear(Prism):
+    """δ = c ⊙ r with a learnt constant c: what is written is linear in the anchor (our control)."""
+
+    def __init__(self, config: MemoryConfig | None = None) -> None:
+        super().__init__(config)
+        del self.gain
+        self.constant = nn.Parameter(torch.full((self.config.rank, self.config.dim), 0.5))
+
+    def deltas(self, u: Tensor, v: Tensor) -> Float[Tensor, "batch time rank dim"]:
+        """The residual loop with a constant in the place of gain and activation."""
+        residual, found = v - u, []
+        for c in self.constant:
+            found.append(c * residual)
+            residual = residual - found[-1]
+        return torch.stack(found, dim=2)
+
+
+class PrismWithoutErase(Prism):
+    """A_t = α_t I: pairs are added, nothing is erased (our control)."""
+
+    def writes(self, u: Float[Tensor, "batch time dim"]) -> Writes:
+        """As Prism, but for the erasure."""
+        return super().writes(u)._replace(erase=None)
