@@ -13,7 +13,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from reclib.backbones.sequence_model import SequenceModel
@@ -97,9 +97,15 @@ class HSTUBlock(nn.Module):
         nn.init.xavier_uniform_(self.uvqk.weight)
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], buckets: Int[Tensor, "batch time time"] | None
+        self,
+        x: Float[Tensor, "batch time dim"],
+        buckets: Int[Tensor, "batch time time"] | None,
+        mask: Bool[Tensor, "time time"] | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        """One unit; `buckets` come from `time_buckets`."""
+        """One unit; `buckets` come from `time_buckets`.
+
+        Where `mask[i, j]` is true, position i sees position j; without a mask it sees 0 … i.
+        """
         batch, time, dim = x.shape
         u, v, q, k = F.silu(self.uvqk(self.norm(x))).chunk(4, dim=-1)
         v, q, k = (part.view(batch, time, self.heads, dim // self.heads).transpose(1, 2) for part in (v, q, k))
@@ -110,7 +116,8 @@ class HSTUBlock(nn.Module):
         if self.time_bias is not None:
             # take, not a call: the same numbers, but the gradient of an embedding costs ten times as much here
             logits = logits + self.time_bias.weight.take(cast(Tensor, buckets))[:, None]
-        weights = F.silu(logits).masked_fill(distance < 0, 0.0) / self.max_len
+        unseen = distance < 0 if mask is None else ~mask
+        weights = F.silu(logits).masked_fill(unseen, 0.0) / self.max_len
         attended = (weights @ v).transpose(1, 2).reshape(batch, time, dim)
         y: Tensor = x + self.dropout(self.out(self.value_norm(attended) * u))
         return y

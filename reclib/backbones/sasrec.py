@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from reclib.backbones.sequence_model import SequenceModel
@@ -79,14 +79,32 @@ class SASRecBlock(nn.Module):
             Dropout(config.dropout),
         )
 
-    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
-        """One block."""
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "time time"] | None = None
+    ) -> Float[Tensor, "batch time dim"]:
+        """One block. Where `mask[i, j]` is true, position i sees position j; without a mask it sees 0 … i."""
+        return self.mix(x, *self.project(x), mask)
+
+    def project(self, x: Float[Tensor, "batch time dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[batch, heads, time, width]`."""
         batch, time, dim = x.shape
         q, k, v = (
             part.view(batch, time, self.heads, dim // self.heads).transpose(1, 2)  # batch heads time width
             for part in self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
         )
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return q, k, v
+
+    def mix(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        q: Float[Tensor, "batch heads time width"],
+        k: Float[Tensor, "batch heads keys width"],
+        v: Float[Tensor, "batch heads keys width"],
+        mask: Bool[Tensor, "time keys"] | None = None,
+    ) -> Float[Tensor, "batch time dim"]:
+        """The rest of the block; keys and values may be more than those of x, if a mask says who sees them."""
+        batch, time, dim = x.shape
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         attended = self.out(attended.transpose(1, 2).reshape(batch, time, dim))
         x = x + dropout(attended, self.dropout, self.training)
         y: Tensor = x + self.ffn(self.ffn_norm(x))
