@@ -13,6 +13,7 @@ NAME, FIXED = "04_semantic_ids", "2026-11-23"
 SCIENTIFIC, WORLD = "amazon2018-scientific", "adworld"
 RECALL, NDCG = "test/recall@10", "test/ndcg@10"
 DECODER, TIGER_MODEL = "tiger_decoder", "tiger"
+SENTENCES = "rqkmeans, sentences"  # RQ-KMeans on MiniLM's vectors
 
 TIGER = "TIGER (Rajput et al., 2023)"
 LETTER = "LETTER (Wang et al., 2024)"
@@ -93,6 +94,34 @@ CLAIMS = (
         paper_setting="Amazon Beauty in UniSID's table, NDCG@10 .0364 against .0331; here on Industrial & Scientific",
         experiment=NAME,
         statistic=Difference(arm("their letter", NDCG, SCIENTIFIC), arm("their rqvae", NDCG, SCIENTIFIC)),
+        direction=">",
+        threshold=0.0,
+        fixed=FIXED,
+    ),
+    Claim(
+        id="ch04-published-level",
+        paper=TIGER,
+        chapter=4,
+        claim="TIGER has a Recall@10 of .0648 on Beauty; ours, a decoder on RQ-VAE's codes, reaches it.",
+        paper_value=0.0648,
+        paper_setting="Amazon Beauty, sentence-T5 vectors, encoder-decoder; public re-runs span .058 to .078; here "
+        "TF-IDF vectors and the recipe of Industrial & Scientific, without a pilot on Beauty",
+        experiment=NAME,
+        statistic=arm("rqvae", RECALL, "amazon2014-beauty"),
+        direction=">",
+        threshold=0.0648,
+        seeds=3,
+        fixed=FIXED,
+    ),
+    Claim(
+        id="ch04-sentence-vectors",
+        paper=BOOK,
+        chapter=4,
+        claim="Vectors from a language model (MiniLM) make better codes than TF-IDF, by NDCG@10.",
+        paper_value=None,
+        paper_setting="TIGER takes sentence-T5 and compares it with nothing",
+        experiment=NAME,
+        statistic=Difference(arm(SENTENCES, NDCG, SCIENTIFIC), arm("rqkmeans", NDCG, SCIENTIFIC)),
         direction=">",
         threshold=0.0,
         fixed=FIXED,

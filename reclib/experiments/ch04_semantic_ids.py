@@ -6,7 +6,7 @@ Per data set and seed, in one file of results, told apart by the column `setting
 - `"tiger_decoder"`, `"tiger"`: a generator trained on the codes, and on `rqkmeans` the same weights asked with other
   beams (`beam/...`, x = width).
 - `"short"`: the decoder trained for one epoch, which is what chapter 04 trains live.
-- `""`: counting, popularity, and SASRec by the recipe of chapter 02.
+- `""`: counting, popularity, and (not on Beauty) SASRec by the recipe of chapter 02.
 
 Beside the usual metrics every model has `old/...` and `new/...`: the test cases whose last step (from the last item of
 the history to the target) some training history took, and the others. Counting can only know the first kind.
@@ -71,11 +71,13 @@ class Study:
     arms: tuple[tuple[str, str], ...]  # tokenizer (or "their NAME") and generator
     seeds: int  # how many of the seeds asked for
     short: tuple[str, ...] = ()  # arms that are also trained for `SHORT` epochs
+    baselines: tuple[str, ...] = ("popularity", "transitions", "sasrec")
     world: str = "book"  # preset of the ad world
 
 
 WORLD_CODES, AMAZON_CODES = TokenizerRecipe(levels=3, codes=64, dim=128), TokenizerRecipe(levels=3, codes=256)
 DECODER = "tiger_decoder"
+AMAZON_RECIPE = GenerativeRecipe(max_len=20, dim=128, layers=2, batch_size=16, lr=3e-3, beta2=0.98, epochs=15)
 SHORT = 1  # epochs of the live run
 KEPT = (("rqkmeans", DECODER), ("sasrec", ""))  # weights of seed 0 in the world that the chapter loads
 
@@ -96,12 +98,21 @@ class Config:
         Study(
             "amazon2018-scientific",
             AMAZON_CODES,
-            GenerativeRecipe(max_len=20, dim=128, layers=2, batch_size=16, lr=3e-3, beta2=0.98, epochs=15),
+            AMAZON_RECIPE,
             (
                 *((arm, DECODER) for arm in ("rqkmeans", "rqvae", "random", "their letter", "their rqvae")),
                 ("rqkmeans", "tiger"),
+                (SENTENCES, DECODER),
             ),
             seeds=5,
+        ),
+        Study(
+            "amazon2014-beauty",  # beside published rows; no pilot was run here; SASRec is in chapter 02's record
+            AMAZON_CODES,
+            AMAZON_RECIPE,
+            (("rqvae", DECODER),),
+            seeds=3,
+            baselines=("popularity", "transitions"),
         ),
     )
     beams: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)  # widths at which the decoder on `rqkmeans` is asked
@@ -190,7 +201,7 @@ def _baselines(study: Study, seed: int, common: dict[str, Any]) -> None:
     (recipe,) = (other.recipe for other in ch02_sequential.Config().studies if other.dataset == study.dataset)
     if study.dataset == ch02_sequential.TUNING_SET:
         recipe = replace(recipe, lr=ch02_sequential.LEARNING_RATE["sasrec"])
-    for arm in ("popularity", "transitions", "sasrec"):
+    for arm in study.baselines:
         config = about | ({"recipe": asdict(recipe)} if arm == "sasrec" else {})
         with record(NAME, arm=arm, dataset=study.dataset, seed=seed, config=config, **common) as log:
             if log.finished:

@@ -13,7 +13,8 @@ arm and seed:
 - setting `"tiger_decoder"`: chapter 04's generator on the codes of `Study.generate`, by chapter 04's recipe; the same
   of `rqkmeans`, `rqvae`, `random` and others' codes, and, with setting `""`, SASRec and counting, are copied from
   chapter 04's record (same split, seeds, recipe and test).
-- settings `"lam"`, `"tau"`, `"K"` (ad world): UniSID with other values, x = value, measured as in `"codes"`.
+- settings `"lam"`, `"tau"`, `"K"` (ad world): UniSID with other values, x = value, measured as in `"codes"`;
+- setting `"short"` (ad world): trained for half the epochs, which is what chapter 05 trains live.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Study:
     seeds: int = 5
     arms: tuple[str, ...] = ARMS
     generate: tuple[str, ...] = GENERATE
+    short: tuple[str, ...] = ()  # arms that are also trained for half of the epochs
     sweeps: tuple[tuple[str, tuple[float, ...]], ...] = ()  # field of the config, or "K", and its values
     swept_seeds: int = 3  # of the seeds; no verdict stands on a sweep
     world: str = "book"
@@ -114,6 +116,7 @@ class Config:
             ch04.WORLD_CODES,
             UniSIDConfig(),
             _recipe("adworld"),
+            short=("rqkmeans, pairs and categories", "unisid, no summary"),
             sweeps=(("lam", (0.01, 1.0)), ("tau", (0.05, 0.3)), ("K", (16, 128))),
         ),
         Study(
@@ -122,6 +125,15 @@ class Config:
             UniSIDConfig(epochs=15),
             _recipe("amazon2018-scientific"),
             arms=tuple(arm for arm in ARMS if arm != "unisid, attributes"),  # there the summary is a template of them
+        ),
+        Study(
+            "amazon2014-beauty",  # beside published rows
+            ch04.AMAZON_CODES,
+            UniSIDConfig(epochs=15),
+            _recipe("amazon2014-beauty"),
+            seeds=3,
+            arms=("random", "category path", "rqkmeans", "rqvae", "unisid"),
+            generate=("unisid",),
         ),
     )
 
@@ -135,6 +147,7 @@ SCALES: dict[str, Config] = {
                 UniSIDConfig(dim=16, layers=1, heads=2, epochs=2, text_len=8),
                 GenerativeRecipe(max_len=20, dim=16, layers=1, heads=2, epochs=2, beam=20),
                 generate=("unisid",),
+                short=("unisid",),
                 sweeps=(("lam", (0.1, 1.0)), ("K", (4,))),
                 world="tiny",
             ),
@@ -167,6 +180,10 @@ def run(
                 _codes(study, arm, seed, data, made, common)
                 if arm in study.generate:
                     _generate(study, arm, seed, data, made, common)
+            for arm in study.short:
+                short = halved(study)
+                made = cache(lambda arm=arm, short=short, seed=seed, data=data: make(arm, short, data(), seed))
+                _codes(short, arm, seed, data, made, common, setting="short")
             for field, values in study.sweeps if seed in seeds[: study.swept_seeds] else ():
                 for value in values:
                     _swept(study, field, value, seed, data, common)
@@ -214,11 +231,23 @@ def _about(study: Study, arm: str) -> dict[str, Any]:
     return about | ({"world": study.world} if study.dataset == "adworld" else {})
 
 
+def halved(study: Study) -> Study:
+    """The study with half of UniSID's epochs, for the live run."""
+    return replace(study, unisid=replace(study.unisid, epochs=(study.unisid.epochs + 1) // 2))
+
+
 def _codes(
-    study: Study, arm: str, seed: int, data: Callable[[], Items], made: Callable[[], Made], common: dict[str, Any]
+    study: Study,
+    arm: str,
+    seed: int,
+    data: Callable[[], Items],
+    made: Callable[[], Made],
+    common: dict[str, Any],
+    *,
+    setting: str = "codes",
 ) -> None:
     about = _about(study, arm)
-    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting="codes", config=about, **common) as log:
+    with record(NAME, arm=arm, dataset=study.dataset, seed=seed, setting=setting, config=about, **common) as log:
         if not log.finished:
             for metric, value in measure(made(), data(), study, seed).items():
                 log.log(metric, value)

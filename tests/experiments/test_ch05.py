@@ -1,5 +1,7 @@
 """The experiment of chapter 05: measurements by hand, and what a run records."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from reclib.experiments import ch05_unisid as ch05
 from reclib.experiments.generative import distortion
 from reclib.experiments.results import load
 from reclib.tokenizers import SemanticIds
+from tests.records import check_record_is_whole
 
 pytestmark = pytest.mark.slow
 
@@ -88,5 +91,16 @@ def test_generators_and_sweeps_are_recorded_and_not_repeated(smoke, capsys):
     assert set(rows[(rows.setting == ch05.DECODER) & (rows.metric == "test/ndcg@10")].arm) == set(study.generate)
     for field, values in study.sweeps:
         assert set(rows[(rows.setting == field) & (rows.metric == "v_own@1")].x) == set(map(float, values))
+    assert set(rows[(rows.setting == "short") & (rows.metric == "v_own@1")].arm) == set(study.short)
     ch05.run(ch05.SCALES["smoke"], [0], root=smoke)
     assert "numbers in" not in capsys.readouterr().out
+
+
+def test_half_of_the_epochs_is_rounded_up():
+    (study,) = ch05.SCALES["smoke"].studies
+    five = replace(study, unisid=replace(study.unisid, epochs=5))
+    assert ch05.halved(five).unisid == replace(study.unisid, epochs=3)
+
+
+def test_the_shipped_record_is_whole():
+    check_record_is_whole(5, ch05.NAME)

@@ -239,7 +239,7 @@ CLAIMS = (
         id="unisid-collisions",
         paper=BOOK,
         chapter=5,
-        claim="Nothing in the losses spreads the codes: UniSID collides more than RQ-KMeans on the fair control's "
+        claim="UniSID's codes collide more than those of RQ-KMeans on the fair control's "
         "embedding.",
         paper_value=None,
         paper_setting="the paper does not report collisions",
