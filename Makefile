@@ -38,7 +38,7 @@ test: .venv/.everything book/_extra/vendor/.complete ## everything CI runs: styl
 	@echo "==> Rendering the book (warnings are errors)"
 	@$(JUPYTER_BOOK) --all -W -n --keep-going --quiet
 	@echo "==> Tests, every notebook, and the rendered pages in a browser"
-	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout 120 tests chapters
+	@$(PYTEST) --nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests chapters
 
 check: .venv/.everything ## style, types, floors and the quick tests, in about a minute
 	@echo "==> Style, types, floors"
