@@ -36,7 +36,7 @@ def without(arm: str, dataset: str = SCIENTIFIC) -> Difference:
 
 CLAIMS = (
     Claim(
-        id="prism-above-sasrec",
+        id="ch06-above-sasrec",
         paper=PRISM,
         chapter=6,
         claim="A PRISM recommender ranks better than SASRec, here with full softmax for both.",
@@ -51,7 +51,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-above-hstu",
+        id="ch06-above-hstu",
         paper=PRISM,
         chapter=6,
         claim="And better than HSTU.",
@@ -65,7 +65,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-above-deltanet",
+        id="ch06-above-deltanet",
         paper=PRISM,
         chapter=6,
         claim="And better than the closest linear memory, gated DeltaNet.",
@@ -79,7 +79,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-lifelong",
+        id="ch06-lifelong",
         paper=BOOK,
         chapter=6,
         claim="On lives of a thousand clicks, PRISM's memory of constant size ranks better than attention to the last "
@@ -93,7 +93,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-lifelong-full",
+        id="ch06-lifelong-full",
         paper=BOOK,
         chapter=6,
         claim="And keeps at least 95 % of what attention to the whole life has.",
@@ -107,7 +107,7 @@ CLAIMS = (
     ),
     *(
         Claim(
-            id=f"prism-{id_}",
+            id=f"ch06-{id_}",
             paper=PRISM,
             chapter=6,
             claim=claim,
@@ -128,7 +128,7 @@ CLAIMS = (
         )
     ),
     Claim(
-        id="prism-parity",
+        id="ch06-parity",
         paper=PRISM,
         chapter=6,
         claim="PRISM solves parity.",
@@ -141,7 +141,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-wall",
+        id="ch06-wall",
         paper=PRISM,
         chapter=6,
         claim="Linear attention cannot: it stays near chance on parity.",
@@ -154,7 +154,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-palindrome",
+        id="ch06-palindrome",
         paper=PRISM,
         chapter=6,
         claim="PRISM solves the palindrome task.",
@@ -167,7 +167,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-modular-addition",
+        id="ch06-modular-addition",
         paper=PRISM,
         chapter=6,
         claim="PRISM is far better than linear attention at modular addition.",
@@ -180,7 +180,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-recall",
+        id="ch06-recall",
         paper=PRISM,
         chapter=6,
         claim="Plain recall needs none of it: linear attention reaches .95 on MQAR.",
@@ -193,7 +193,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-rank-breaks-the-wall",
+        id="ch06-rank-breaks-the-wall",
         paper=PRISM,
         chapter=6,
         claim="Rank breaks the wall: over all combinations of the other factors, rank 2 raises accuracy on parity by "
@@ -207,7 +207,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-non-linearity-breaks-the-wall",
+        id="ch06-non-linearity-breaks-the-wall",
         paper=PRISM,
         chapter=6,
         claim="So does non-linearity: over all combinations of the other factors, GELU raises accuracy on parity by .1 "
@@ -221,7 +221,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-signs",
+        id="ch06-signs",
         paper=BOOK,
         chapter=6,
         claim="Signed keys do more for parity than rank.",
@@ -234,7 +234,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-linear-rank-one",
+        id="ch06-linear-rank-one",
         paper=BOOK,
         chapter=6,
         claim="There is no wall of linearity: a linear write of rank 1 with signed keys and a gate solves parity.",
@@ -247,7 +247,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-double",
+        id="ch06-double",
         paper=BOOK,
         chapter=6,
         claim="Where one token has to bind two keys to two values, rank 2 is at least .1 better than rank 1.",
@@ -260,7 +260,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-double-linear",
+        id="ch06-double-linear",
         paper=BOOK,
         chapter=6,
         claim="There rank is enough: a linear write of rank 2 is at least as good as GELU's, to .05.",
@@ -273,7 +273,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-speed",
+        id="ch06-speed",
         paper=PRISM,
         chapter=6,
         claim="Training PRISM is at least 174 times as fast as training the serial solver, at 16,384 tokens.",
@@ -287,7 +287,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-speed-attention",
+        id="ch06-speed-attention",
         paper=PRISM,
         chapter=6,
         claim="At 16,384 tokens it is faster than softmax attention.",
@@ -300,7 +300,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-speed-deltanet",
+        id="ch06-speed-deltanet",
         paper=BOOK,
         chapter=6,
         claim="It has at least half of gated DeltaNet's speed.",
@@ -313,7 +313,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-state",
+        id="ch06-state",
         paper=PRISM,
         chapter=6,
         claim="Its memory is as large after 16,384 tokens as after 512.",
@@ -326,7 +326,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="prism-anchor",
+        id="ch06-anchor",
         paper=PRISM,
         chapter=6,
         claim="The anchor stands for what the memory holds: its squared error is below that of saying zero.",

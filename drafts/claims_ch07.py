@@ -57,7 +57,7 @@ def probed(arm: str, kind: str, age: int) -> Cell:
 
 CLAIMS = (
     Claim(
-        id="rec2pm-merrec",
+        id="ch07-merrec",
         paper=REC2PM,
         chapter=7,
         claim="With HSTU inside, Rec2PM-O reaches H@10 of .4420 and NDCG@10 of .2866 on MerRec.",
@@ -71,7 +71,7 @@ CLAIMS = (
         not_testable="MerRec is too large for this book's machines",
     ),
     Claim(
-        id="rec2pm-full-attention",
+        id="ch07-full-attention",
         paper=REC2PM,
         chapter=7,
         claim="Memory tokens are no compromise: Rec2PM ranks better than full attention over the history.",
@@ -84,7 +84,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-full-attention-hstu",
+        id="ch07-full-attention-hstu",
         paper=REC2PM,
         chapter=7,
         claim="The same with HSTU's blocks on both sides, on users of MovieLens-1M with 500 events and more.",
@@ -98,7 +98,7 @@ CLAIMS = (
         seeds=REAL,
     ),
     Claim(
-        id="rec2pm-keeps-most-world",
+        id="ch07-keeps-most-world",
         paper=BOOK,
         chapter=7,
         claim="A weaker form: Rec2PM keeps at least 95 % of full attention's NDCG@10 in the ad world.",
@@ -111,7 +111,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-keeps-most-movielens",
+        id="ch07-keeps-most-movielens",
         paper=BOOK,
         chapter=7,
         claim="The same on MovieLens-1M.",
@@ -125,7 +125,7 @@ CLAIMS = (
         seeds=REAL,
     ),
     Claim(
-        id="rec2pm-l-con",
+        id="ch07-l-con",
         paper=REC2PM,
         chapter=7,
         claim="The consistency loss matters: with it Rec2PM has the higher hit rate among ten.",
@@ -138,7 +138,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-l-con-needle",
+        id="ch07-l-con-needle",
         paper=BOOK,
         chapter=7,
         claim="Where only the beginning of a life counts, L_con decides everything: with it Rec2PM finds the needle "
@@ -152,7 +152,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-teacher-forcing-hides",
+        id="ch07-teacher-forcing-hides",
         paper=BOOK,
         chapter=7,
         claim="Teacher forcing hides it: with reference memories the model trained without L_con finds at least nine "
@@ -166,7 +166,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-drift",
+        id="ch07-drift",
         paper=BOOK,
         chapter=7,
         claim="Without L_con the free-running memory drifts away from the reference: after 15 segments at least twice "
@@ -180,7 +180,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-drift-bounded",
+        id="ch07-drift-bounded",
         paper=BOOK,
         chapter=7,
         claim="With L_con, which looks one step ahead, the drift does not pile up: after 15 segments it is less than "
@@ -194,7 +194,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-detached",
+        id="ch07-detached",
         paper=BOOK,
         chapter=7,
         claim="Nothing is lost by a stop-gradient on the reference: at least 98 % of the NDCG@10.",
@@ -207,7 +207,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-detached-needle",
+        id="ch07-detached-needle",
         paper=BOOK,
         chapter=7,
         claim="On the needles the stop-gradient helps: without it L_con pulls the references to what is easy to reach, "
@@ -221,7 +221,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-learnt-start",
+        id="ch07-learnt-start",
         paper=BOOK,
         chapter=7,
         claim="Learnt tokens before the first segment do harm on the needles, because L_con begins after it.",
@@ -234,7 +234,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-needle",
+        id="ch07-needle",
         paper=BOOK,
         chapter=7,
         claim="Rec2PM (with a stop-gradient), the serial memory and full attention find at least nine needles in ten.",
@@ -247,7 +247,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-memory-size",
+        id="ch07-memory-size",
         paper=REC2PM,
         chapter=7,
         claim="The size of the memory hardly matters: with 1 and with 16 tokens NDCG@10 is at least 95 % of that with "
@@ -261,7 +261,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-four-is-best",
+        id="ch07-four-is-best",
         paper=REC2PM,
         chapter=7,
         claim="Four tokens are best: better than one and than 16.",
@@ -274,7 +274,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-overwrite",
+        id="ch07-overwrite",
         paper=REC2PM,
         chapter=7,
         claim="Overwriting the memory is better than appending to it, with the same weights.",
@@ -287,7 +287,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-one-time",
+        id="ch07-one-time",
         paper=REC2PM,
         chapter=7,
         claim="Compressing step by step costs nothing against compressing the whole history at once: at least 98 % of "
@@ -301,7 +301,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-overlap",
+        id="ch07-overlap",
         paper=REC2PM,
         chapter=7,
         claim="It does no harm if the recent items are in the memory as well: at least 98 % of the NDCG@10.",
@@ -314,7 +314,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-latency",
+        id="ch07-latency",
         paper=REC2PM,
         chapter=7,
         claim="Serving takes at most 8 % of full attention's time, the compressions shared out over the requests.",
@@ -328,7 +328,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-latency-long",
+        id="ch07-latency-long",
         paper=BOOK,
         chapter=7,
         claim="The same at 10,000 items.",
@@ -341,7 +341,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-latency-cached",
+        id="ch07-latency-cached",
         paper=BOOK,
         chapter=7,
         claim="It is faster than full attention that keeps its keys and values, too, at 10,000 items.",
@@ -354,7 +354,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-latency-flat",
+        id="ch07-latency-flat",
         paper=BOOK,
         chapter=7,
         claim="Serving does not get slower with the history: at 10,000 items at most 1.2 times the time at 500.",
@@ -367,7 +367,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-build-linear",
+        id="ch07-build-linear",
         paper=BOOK,
         chapter=7,
         claim="Building a memory is linear in the history: for 10,000 items at most 12 times the time for 1,000.",
@@ -380,7 +380,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-storage",
+        id="ch07-storage",
         paper=REC2PM,
         chapter=7,
         claim="A user takes one KB, whatever the length of the history.",
@@ -394,7 +394,7 @@ CLAIMS = (
         seeds=1,
     ),
     Claim(
-        id="rec2pm-parallel-training",
+        id="ch07-parallel-training",
         paper=REC2PM,
         chapter=7,
         claim="Training in parallel is cheaper than through time: less time for as many epochs.",
@@ -408,7 +408,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-as-good-as-serial",
+        id="ch07-as-good-as-serial",
         paper=BOOK,
         chapter=7,
         claim="And it is as good: at least 97 % of the NDCG@10 of the same network trained through time.",
@@ -421,7 +421,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-as-good-as-kv",
+        id="ch07-as-good-as-kv",
         paper=BOOK,
         chapter=7,
         claim="It is as good as keys and values of all segments (PerSRec), which take some hundred times the bytes: at "
@@ -435,7 +435,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-truncation",
+        id="ch07-truncation",
         paper=BOOK,
         chapter=7,
         claim="The memory is worth more than C more items: Rec2PM is better than attention over the last L + C.",
@@ -448,7 +448,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-truncation-returned",
+        id="ch07-truncation-returned",
         paper=BOOK,
         chapter=7,
         claim="And most where an old interest wakes up, which no recent item announces.",
@@ -461,7 +461,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-truncation-movielens",
+        id="ch07-truncation-movielens",
         paper=BOOK,
         chapter=7,
         claim="Better than truncation on MovieLens-1M as well.",
@@ -475,7 +475,7 @@ CLAIMS = (
         seeds=REAL,
     ),
     Claim(
-        id="rec2pm-averages",
+        id="ch07-averages",
         paper=BOOK,
         chapter=7,
         claim="Learning what to keep is worth it: Rec2PM is better than four running averages of item vectors, at the "
@@ -489,7 +489,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-history",
+        id="ch07-history",
         paper=BOOK,
         chapter=7,
         claim="Both have a use for a long history: full attention and Rec2PM lose if they see 100 items, not 1,000.",
@@ -507,7 +507,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-noise-dial",
+        id="ch07-noise-dial",
         paper=REC2PM,
         chapter=7,
         claim="The bottleneck denoises: when accidents go from 15 to 45 percent, Rec2PM keeps a larger share of its "
@@ -521,7 +521,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-noise-attribution",
+        id="ch07-noise-attribution",
         paper=BOOK,
         chapter=7,
         claim="In its scores the accidents of the archive weigh less, relative to genuine clicks, than in full "
@@ -537,7 +537,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-noise-forgotten",
+        id="ch07-noise-forgotten",
         paper=BOOK,
         chapter=7,
         claim="Accidents of four segments ago cannot be read from the memory: a probe's AUC is below .55.",
@@ -550,7 +550,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-signal-kept",
+        id="ch07-signal-kept",
         paper=BOOK,
         chapter=7,
         claim="Genuine clicks of four segments ago can: a probe's AUC is above .6.",
@@ -563,7 +563,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="rec2pm-selective",
+        id="ch07-selective",
         paper=BOOK,
         chapter=7,
         claim="In the segment just read, the memory prefers genuine clicks to accidents more than averages do, which "

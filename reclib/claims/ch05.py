@@ -33,7 +33,7 @@ def ranked(arm: str, metric: str = "test/ndcg@10", dataset: str = SCIENTIFIC) ->
 
 CLAIMS = (
     Claim(
-        id="unisid-v-measure",
+        id="ch05-v-measure",
         paper=UNISID,
         chapter=5,
         claim="UniSID's codes follow the categories better than RQ-KMeans' (V-measure of the first level against the "
@@ -47,7 +47,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-v-measure-fair",
+        id="ch05-v-measure-fair",
         paper=BOOK,
         chapter=5,
         claim="The same against RQ-KMeans on an embedding that was told the categories too.",
@@ -60,7 +60,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-next-ad",
+        id="ch05-next-ad",
         paper=UNISID,
         chapter=5,
         claim="Next-ad recommendation: with UniSID's codes the same generator has a Recall@10 at least 3 % above that "
@@ -74,7 +74,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-next-ad-fair",
+        id="ch05-next-ad-fair",
         paper=BOOK,
         chapter=5,
         claim="The same against the fair control.",
@@ -87,7 +87,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-public",
+        id="ch05-public",
         paper=UNISID,
         chapter=5,
         claim="On public data too: above the same generator on LETTER's codes.",
@@ -101,7 +101,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-public-rqvae",
+        id="ch05-public-rqvae",
         paper=UNISID,
         chapter=5,
         claim="And above the same generator on RQ-VAE's codes, as in TIGER.",
@@ -114,7 +114,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-public-sasrec",
+        id="ch05-public-sasrec",
         paper=UNISID,
         chapter=5,
         claim="And above SASRec, here with full softmax.",
@@ -127,7 +127,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-retrieval",
+        id="ch05-retrieval",
         paper=UNISID,
         chapter=5,
         claim="Its embedding finds the ad that belongs to another (1 of 1,000) far better than an embedding nobody has "
@@ -141,7 +141,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-retrieval-fair",
+        id="ch05-retrieval-fair",
         paper=BOOK,
         chapter=5,
         claim="The same against an embedding trained on the same pairs and nothing else.",
@@ -154,7 +154,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-granularity",
+        id="ch05-granularity",
         paper=UNISID,
         chapter=5,
         claim="Category positives at every granularity are what improves the first level.",
@@ -167,7 +167,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-reconstruction",
+        id="ch05-reconstruction",
         paper=UNISID,
         chapter=5,
         claim="Writing the attributes back helps the codes.",
@@ -180,7 +180,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-summary",
+        id="ch05-summary",
         paper=UNISID,
         chapter=5,
         claim="Writing a summary helps more than writing the attributes.",
@@ -193,7 +193,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-summary-hidden",
+        id="ch05-summary-hidden",
         paper=BOOK,
         chapter=5,
         claim="A summary that states what nothing else shows puts it into the codes: a linear model reads the audience "
@@ -209,7 +209,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-joint",
+        id="ch05-joint",
         paper=UNISID,
         chapter=5,
         claim="Joint training beats training for the codes alone (V-measure of the first level).",
@@ -222,7 +222,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-error",
+        id="ch05-error",
         paper=UNISID,
         chapter=5,
         claim="Without a residual chain no error adds up: given all three codes, less of the text vector is left open "
@@ -236,7 +236,7 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
-        id="unisid-collisions",
+        id="ch05-collisions",
         paper=BOOK,
         chapter=5,
         claim="UniSID's codes collide more than those of RQ-KMeans on the fair control's "
