@@ -1,4 +1,4 @@
-// What the widget manager leaves out: a bridge to MathJax 3, and names for screen readers.
+// What the widget manager and the theme leave out: a bridge to MathJax 3, names for screen readers, tab stops.
 "use strict";
 
 // ipywidgets asks MathJax 2 to typeset the name of a control; answer with MathJax 3.
@@ -43,3 +43,13 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }).observe(document.body, { childList: true, subtree: true, characterData: true });
 });
+
+// The theme gives a tab stop to code that scrolls sideways, but not to tables: no key would reach their last columns.
+function reachTables() {
+  for (const table of document.querySelectorAll(".pst-scrollable-table-container")) {
+    table.tabIndex = table.scrollWidth > table.clientWidth ? 0 : -1;
+  }
+}
+
+window.addEventListener("load", reachTables);
+window.addEventListener("resize", reachTables);
