@@ -14,7 +14,7 @@ and third form:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -79,40 +79,68 @@ def chunkwise(
     chunk = min(chunk, time)
     chunks = -(-time // chunk)
     q, key, delta = (_cut(part, chunk, chunks) for part in writes[:3])
-    e, log_alpha = (None if part is None else _cut(part, chunk, chunks) for part in writes[3:])
-    rank = key.shape[3]
+    e, log_alpha = (None if part is None else _cut(part, chunk, chunks)[..., None] for part in writes[3:])
+    rank, keys = key.shape[3:]
     key, delta = (part.transpose(2, 3).flatten(2, 3) for part in (key, delta))  # all first pairs, all second pairs, …
     k1 = key[:, :, :chunk]
     past = torch.ones(chunk, chunk, dtype=torch.bool, device=q.device).tril()  # i ≤ t
     if log_alpha is None:
-        gamma, fade = q.new_ones(batch, chunks, chunk), past.to(q.dtype).expand(batch, chunks, -1, -1)
+        gamma, G = q.new_ones(batch, chunks, chunk, 1), past.to(q.dtype).expand(batch, chunks, -1, -1)
     else:
-        total = log_alpha.cumsum(-1)
+        total = log_alpha.cumsum(2)
         gamma = total.exp()
-        fade = (total[..., :, None] - total[..., None, :]).masked_fill(~past, -torch.inf).exp()  # G
-    read = q @ key.transpose(-1, -2) * fade.repeat(1, 1, 1, rank)
-    y = read @ delta
-    left = key * fade[:, :, -1].repeat(1, 1, rank)[..., None]  # what is left of each pair at the end of the chunk
-    add = delta.transpose(-1, -2) @ left
-    keep = gamma[:, :, -1, None, None] * torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
-    ask = gamma[..., None] * q
-    if e is not None:
-        e = e[..., None]
-        under = k1 @ key.transpose(-1, -2) * fade.tril(-1).repeat(1, 1, 1, rank)  # what others of the chunk wrote there
-        T = e * under[..., :chunk]
-        one = torch.eye(chunk, dtype=q.dtype, device=q.device)
-        right = e * torch.cat([gamma[..., None] * k1, under @ delta], -1)
-        solved = torch.linalg.solve_triangular(one + T, right, upper=False, unitriangular=True)
-        of_state, of_writes = solved.split([q.shape[-1], delta.shape[-1]], dim=-1)  # W = -(of_state S_0ᵀ + of_writes)
-        y = y - read[..., :chunk] @ of_writes
+        G = (total - total.transpose(-1, -2)).masked_fill(~past, -torch.inf).exp()
+    left = key * G[:, :, -1].repeat(1, 1, rank)[..., None]  # what is left of each pair at the end of the chunk
+    keep = gamma[:, :, -1:] * torch.eye(keys, dtype=q.dtype, device=q.device)
+    ask = gamma * q
+    if e is None:
+        read = _faded(q @ key.transpose(-1, -2), G)
+    else:
+        # Queries and first keys meet the pairs in one product: what a token reads, and what it finds under its key.
+        read, under = (torch.cat([q, e * k1], 2) @ key.transpose(-1, -2)).chunk(2, dim=2)
+        read, under = _faded(read, G), _faded(under, G.tril(-1))
+        T, right = under[..., :chunk], torch.cat([e * gamma * k1, under @ delta], -1)
+        solved = torch.linalg.solve_triangular(T, right, upper=False, unitriangular=True)  # takes I + T for T
+        of_state, of_writes = solved[..., :keys], solved[..., keys:]  # W = -(of_state S_0ᵀ + of_writes)
+        delta = torch.cat([delta[:, :, :chunk] - of_writes, delta[:, :, chunk:]], 2)
         ask = ask - read[..., :chunk] @ of_state
         keep = keep - of_state.transpose(-1, -2) @ left[:, :, :chunk]
-        add = add - of_writes.transpose(-1, -2) @ left[:, :, :chunk]
-    states = [state]
-    for m in range(chunks):
-        states.append(states[-1] @ keep[:, m] + add[:, m])
-    y = y + ask @ torch.stack(states[:-1], dim=1).transpose(-1, -2)
-    return y.flatten(1, 2)[:, :time], states[-1]
+    states: Tensor = _Scan.apply(state, keep, delta.transpose(-1, -2) @ left)  # type: ignore[no-untyped-call]
+    y = read @ delta + ask @ states[:, :-1].transpose(-1, -2)
+    return y.flatten(1, 2)[:, :time], states[:, -1]
+
+
+def _faded(pairs: Tensor, G: Tensor) -> Tensor:
+    """G ⊙ each rank's block of `[…, chunk, rank · chunk]`."""
+    *rows, both = pairs.shape
+    return (pairs.reshape(*rows, -1, G.shape[-1]) * G[..., None, :]).reshape(*rows, both)
+
+
+class _Scan(torch.autograd.Function):
+    """S_0 and all S_m = S_{m-1} M_m + N_m. With its gradient by hand: the same loop backwards, then all M at once."""
+
+    generate_vmap_rule = True  # for networks whose weights are stacked
+
+    @staticmethod
+    def forward(state: Tensor, M: Tensor, N: Tensor) -> Tensor:
+        states = [state]
+        for M_m, N_m in zip(M.unbind(1), N.unbind(1), strict=True):
+            states.append(torch.baddbmm(N_m, states[-1], M_m))
+        return torch.stack(states, dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        M, states = ctx.saved_tensors
+        *earlier, last = grad.unbind(1)
+        found = [last]
+        for M_m, own in zip(reversed(M.transpose(-1, -2).unbind(1)), reversed(earlier), strict=True):
+            found.append(torch.baddbmm(own, found[-1], M_m))
+        grads = torch.stack(found[::-1], dim=1)
+        return grads[:, 0], states[:, :-1].transpose(-1, -2) @ grads[:, 1:], grads[:, 1:]
 
 
 def _cut(part: Tensor, chunk: int, chunks: int) -> Tensor:

@@ -36,18 +36,25 @@ class TestTimeTraining(MemoryLayer):
 
     def _remember(self, u: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
         found = []
-        for token in u.unbind(1):
-            y, S = self._remember_one(token[:, None], S)
-            found.append(y)
+        for q, k, v, alpha, beta in zip(*(part.unbind(1) for part in self._tokens(u)), strict=True):
+            S = alpha[:, :, None] * S
+            for _ in range(self.steps):
+                guess = torch.tanh(torch.einsum("bvk,bk->bv", S, k))
+                gain, residual = 1 - guess.square(), v - guess
+                S = S + (beta * gain * residual)[:, :, None] * k[:, None, :]
+            found.append(torch.einsum("bvk,bk->bv", S, q))
         return torch.stack(found, dim=1), S
 
+    def _tokens(self, u: Tensor) -> tuple[Tensor, ...]:
+        """q, k, v, α and β: all that does not need S, for all tokens at once."""
+        return (
+            F.normalize(self.query(u), dim=-1),
+            F.normalize(self.key(u), dim=-1),
+            self.value(u),
+            torch.sigmoid(self.alpha(u)),
+            torch.sigmoid(self.beta(u)),
+        )
+
     def _remember_one(self, u: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
-        u = u[:, 0]
-        q, k = F.normalize(self.query(u), dim=-1), F.normalize(self.key(u), dim=-1)
-        v, beta = self.value(u), torch.sigmoid(self.beta(u))
-        S = torch.sigmoid(self.alpha(u))[:, :, None] * S
-        for _ in range(self.steps):
-            guess = torch.tanh(torch.einsum("bvk,bk->bv", S, k))
-            gain, residual = 1 - guess.square(), v - guess
-            S = S + (beta * gain * residual)[:, :, None] * k[:, None, :]
-        return torch.einsum("bvk,bk->bv", S, q), S
+        y, S = self._remember(u, S)
+        return y[:, 0], S

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from reclib.experiments.results import results_root
-from tests.benchmarks import generation, quantization, ranking, training, world
+from tests.benchmarks import generation, memory, quantization, ranking, training, world
 from tests.benchmarks.comparison import Comparison
 
 BENCHMARKS = {
@@ -22,6 +22,7 @@ BENCHMARKS = {
     **world.BENCHMARKS,
     **generation.BENCHMARKS,
     **quantization.BENCHMARKS,
+    **memory.BENCHMARKS,
 }
 
 

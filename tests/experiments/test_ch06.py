@@ -1,11 +1,14 @@
 """The experiment of chapter 06: what a run records, and that nothing is run twice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from reclib.experiments import ch06_prism as ch06
+from reclib.experiments import ch07_rec2pm as ch07
 from reclib.experiments.crossed_memory import CROSS
 from reclib.experiments.results import append, load, results_path
 from reclib.memory import DeltaNet, MemoryConfig, MemoryRecommender, Prism
@@ -19,6 +22,8 @@ SMOKE = ch06.SCALES["smoke"]
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "results"
+    copied = replace(ch07.SCALES["smoke"].studies[0], arms=SMOKE.lives[0].copied, history=(), sweep=(), noise=())
+    ch07.run(ch07.Config((copied,), needles=None, clock=None), [0, 1], root=root)
     ch06.run(SMOKE, [0, 1], root=root)
     return root
 
@@ -36,13 +41,12 @@ def test_a_run_records_every_arm(smoke):
             for arm in arms:
                 found = cell(rows, dataset=task, setting=setting, arm=str(arm), metric="accuracy")
                 assert set(found.seed) == {0, 1}
-    (log,) = SMOKE.logs
-    for setting, arms in (("", log.arms), ("ablation", log.ablations)):
-        for arm in arms:
-            assert len(cell(rows, dataset="adworld", setting=setting, arm=arm, metric="test/ndcg@10")) == 2
+    (lives,) = SMOKE.lives
+    for arm in (*lives.arms, *lives.copied):
+        assert len(cell(rows, dataset="adworld", setting="", arm=arm, metric="test/ndcg@10")) == 2
     for arm in ch06.SPEED:
         found = cell(rows, setting="throughput", arm=arm, metric="training")
-        assert set(found.x) == set(map(float, SMOKE.lengths))
+        assert set(found.x) == set(map(float, SMOKE.throughput[0][1]))
         assert (found.value > 0).all()
 
 
@@ -110,5 +114,10 @@ def test_arms_name_their_sizes():
 
 
 def test_unknown_parts_are_named(tmp_path):
-    with pytest.raises(ValueError, match="parts: 'speed' is unknown; choose from throughput, cross, layers, logs"):
+    with pytest.raises(ValueError, match="parts: 'speed' is unknown; choose from throughput, cross, layers"):
         ch06.run(SMOKE, [0], root=tmp_path, parts=["speed"])
+
+
+def test_what_another_chapter_measures_has_to_be_recorded_first(tmp_path):
+    with pytest.raises(FileNotFoundError, match="07_rec2pm"):
+        ch06.run(SMOKE, [0], root=tmp_path, parts=["lives"])
