@@ -139,6 +139,9 @@ def test_page(read, name, scheme):
     )
     assert silent == [], "pictures without alternative text"
 
+    raw = page.locator("article.bd-article p").filter(has_text=re.compile(r"^\|.*\|", re.DOTALL)).all_inner_texts()
+    assert raw == [], "tables that were not drawn"
+
     assert page.troubles == []
 
 
