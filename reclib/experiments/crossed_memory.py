@@ -2,7 +2,8 @@
 
 The paper compares linear attention (positive keys, no gate, a linear write, rank 1) with its own layer (signed keys, a
 gate, a non-linear write, rank 2) and credits rank and non-linearity. Between the two, four things change. Here each can
-be set by itself. As in the script nothing is erased and nothing fades, and queries are positive for all.
+be set by itself. As in the script nothing is erased and nothing fades, queries are positive for all, and the gate is not
+bounded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Factors:
     """One cell of the cross."""
 
     keys: str  # "positive": elu + 1, as in linear attention; "signed": any sign
-    gate: str  # "gate": each pair is multiplied by a sigmoid of the anchor; "no gate": it is not
+    gate: str  # "gate": each pair is multiplied by a linear function of the anchor; "no gate": it is not
     kind: str  # δ from the residual r: "linear" c ⊙ r with a constant c, "quadratic" p(u) ⊙ r, "gelu" GELU(p(u) ⊙ r)
     rank: int  # L, pairs per token
 
@@ -66,7 +67,7 @@ class CrossedMemory(LinearMemoryLayer):
         return Writes(
             positive(self.query(u)) / self.config.key_width**0.5,
             positive(key) if self.factors.keys == "positive" else key,
-            delta * torch.sigmoid(self.beta(u))[..., None] if self.factors.gate == "gate" else delta,
+            delta * self.beta(u)[..., None] if self.factors.gate == "gate" else delta,
             erase=None,
             log_alpha=None,
         )

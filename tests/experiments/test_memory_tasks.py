@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reclib.experiments.memory_tasks import ASK, NOTHING, TASKS
+from reclib.experiments.memory_tasks import ASK, MARK, NOTHING, TASKS
 
 
 def draw(name, examples=400, seed=0):
@@ -31,21 +31,23 @@ def test_guessing_the_commonest_answer_is_chance(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "signal", "answer"),
+    ("name", "count", "answer"),
     [
-        ("parity", range(4, 8), lambda s: (s - 4).sum() % 2),
-        ("modular addition", range(2, 18), lambda s: (s - 2).sum() % 16),
-        ("palindrome", range(4, 12), lambda s: int(s[2] == s[0]) ^ int(s[3] == s[0])),
+        ("parity", 3, lambda s: (s - 4).sum() % 2),
+        ("modular addition", 2, lambda s: (s - 3).sum() % 16),
+        ("palindrome", 4, lambda s: int(s[2] == s[0]) + int(s[3] == s[0])),
     ],
 )
-def test_the_answer_is_in_the_symbols_that_count(name, signal, answer):
+def test_the_answer_is_in_the_symbols_before_the_mark(name, count, answer):
     tokens, label = draw(name)
     assert (tokens[:, -1, 0] == ASK).all()
     assert (label[:, :-1] == NOTHING).all()
-    for row, expected in zip(tokens[:, :, 0], label[:, -1], strict=True):
-        counts = row[(row >= signal[0]) & (row <= signal[-1])]
-        assert len(counts) == (4 if name == "palindrome" else 3)
-        assert int(answer(counts)) == int(expected)
+    assert ((tokens == MARK).sum((1, 2)) == 1).all()
+    at = (tokens[:, :, 0] == MARK).int().argmax(1)
+    assert at.min() == count
+    assert at.max() == tokens.shape[1] - 2
+    for row, end, expected in zip(tokens[:, :, 0], at, label[:, -1], strict=True):
+        assert int(answer(row[end - count : end])) == int(expected)
 
 
 def test_recall_asks_for_what_was_paired():

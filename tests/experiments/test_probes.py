@@ -80,3 +80,17 @@ def test_the_lowest_cell_is_linear_attention():
 def test_unknown_factors_are_named():
     with pytest.raises(ValueError, match="keys: 'odd' is unknown; choose from positive, signed"):
         Factors("odd", "gate", "gelu", 1)
+
+
+@pytest.mark.slow
+def test_the_write_of_the_probing_script_learns_parity():  # oracle 10 of PRISM's sheet
+    factors = Factors("signed", "gate", "gelu", rank=2)
+    config = ProbeConfig(steps=3000, check_examples=500, test_examples=1000)
+    found = train_probes(
+        TASKS["parity"],
+        config,
+        lambda: CrossedMemory(factors, MemoryConfig(dim=16, rank=2)),
+        [0],
+        progress=False,
+    )
+    assert found.accuracy[0] >= 0.99
