@@ -120,6 +120,7 @@ class Config:
     layers: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("double", (*PLAIN, "deltaproduct", "test-time training", *DOUBLE)),
         ("parity", (*PLAIN, "prism")),
+        ("scattered parity", (*PLAIN, "prism")),
         ("palindrome", (*PLAIN, "prism, rank 1", "prism")),
         ("modular addition", (*PLAIN, "prism")),
         ("recall", (*PLAIN, "prism")),

@@ -2,8 +2,8 @@
 
 The paper compares linear attention (positive keys, no gate, a linear write, rank 1) with its own layer (signed keys, a
 gate, a non-linear write, rank 2) and credits rank and non-linearity. Between the two, four things change. Here each can
-be set by itself. As in the script nothing is erased and nothing fades, queries are positive for all, and the gate is not
-bounded.
+be set by itself. As in the script nothing is erased and nothing fades, queries are positive for all, and the gate is
+not bounded.
 """
 
 from __future__ import annotations

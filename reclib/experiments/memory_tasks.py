@@ -54,6 +54,16 @@ def parity(batch: int, g: Generator, time: int = 32) -> tuple[Tensor, Tensor]:
     return _among(number + 4, (4, 32), time, g), _at_the_end(number.sum(1) % 2, time)
 
 
+def scattered_parity(batch: int, g: Generator, time: int = 32) -> tuple[Tensor, Tensor]:
+    """Parity of three numbers that do not stand side by side (ours): no token's window holds all. Noise is 8 … 31."""
+    number = torch.randint(0, 4, (batch, 3), generator=g)
+    tokens = torch.randint(8, 32, (batch, time), generator=g)
+    place = torch.rand(batch, time - 1, generator=g).topk(3, dim=1).indices.sort(dim=1).values
+    tokens.scatter_(1, place, number + 4)
+    tokens[:, -1] = ASK
+    return tokens[..., None], _at_the_end(number.sum(1) % 2, time)
+
+
 def modular_addition(batch: int, g: Generator, time: int = 32) -> tuple[Tensor, Tensor]:
     """The sum of two numbers modulo 16. Numbers 0 … 15 are the symbols 3 … 18; noise is 3 … 31."""
     number = torch.randint(0, 16, (batch, 2), generator=g)
@@ -99,6 +109,7 @@ def double(batch: int, g: Generator, events: int = 8) -> tuple[Tensor, Tensor]:
 
 TASKS = {
     "parity": Task(parity, 32, 2),
+    "scattered parity": Task(scattered_parity, 32, 2),
     "palindrome": Task(palindrome, 32, 2),
     "modular addition": Task(modular_addition, 32, 16, chance=1 / 16),
     "recall": Task(recall, 32, 14, chance=1 / 14),

@@ -118,6 +118,6 @@ def test_unknown_parts_are_named(tmp_path):
         ch06.run(SMOKE, [0], root=tmp_path, parts=["speed"])
 
 
-def test_what_another_chapter_measures_has_to_be_recorded_first(tmp_path):
-    with pytest.raises(FileNotFoundError, match="07_rec2pm"):
-        ch06.run(SMOKE, [0], root=tmp_path, parts=["lives"])
+def test_what_another_chapter_measures_has_to_be_recorded_first(smoke):
+    with pytest.raises(ValueError, match="bert on adworld, seed 0: not in the record of 07_rec2pm; run that chapter"):
+        ch06._copy(ch07.NAME, "adworld", ["bert"], 0, {"force": False, "root": smoke})

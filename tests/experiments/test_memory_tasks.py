@@ -50,6 +50,14 @@ def test_the_answer_is_in_the_symbols_before_the_mark(name, count, answer):
         assert int(answer(row[end - count : end])) == int(expected)
 
 
+def test_scattered_numbers_are_the_only_ones_and_count():
+    tokens, label = draw("scattered parity")
+    for row, wanted in zip(tokens[:, :, 0], label[:, -1], strict=True):
+        numbers = row[(row >= 4) & (row < 8)]
+        assert len(numbers) == 3
+        assert int((numbers - 4).sum() % 2) == int(wanted)
+
+
 def test_recall_asks_for_what_was_paired():
     tokens, label = draw("recall")
     for row, wanted in zip(tokens[:, :, 0].tolist(), label.tolist(), strict=True):

@@ -213,7 +213,7 @@ def test_more_steps_learn_a_pair_better():
         u, _ = layer._anchor(torch.randn(4, 1, 8), layer.initial_state(4))
         _, S = layer._remember(u, layer.initial_state(4).S)
         k, v = F.normalize(layer.key(u[:, 0]), dim=-1), layer.value(u[:, 0])
-        errors.append(float((torch.tanh(torch.einsum("bvk,bk->bv", S, k)) - v).square().mean()))
+        errors.append(float((torch.tanh(torch.einsum("bvk,bk->bv", S, k)) - v).square().mean().detach()))
     assert errors[0] > errors[1] > errors[2]
 
 
