@@ -5,11 +5,11 @@ simulator was not released, so what is tested is direction, and size relative to
 its number is divided by five, which makes it a reward (their tables have both). `Least` over rivals: better than each.
 
 What had been seen before the thresholds were fixed: the spec sheet's one-seed numbers of an earlier replica (its §5),
-and pilots in the tuning world (seed 1000, no seed of the record), 1,500 steps at Extreme: DRPO .597, its λ from .3 to .9
-the same to .005; DRPO-Exp at the paper's β .247 and at β = 1 .604; best of six of IQL .602, CRR .601, AWR .577, AsymRE
-.581 (at the mean .37), BPPO .614, %BC .594, taper .599, capped KL .603; the oracle at 1,000 steps .605. APG at 1,000
-steps .170 (Medium) and .166, ‖μ‖ 163 and 95. Adaptive fractions at 1,000 steps .2 (λ = .6, Medium) and the floor. In
-the ad world (500 to 1,000 steps) BC .008, DRPO .021 to .031, APG .015 to .033.
+and pilots in the tuning world (seed 1000, no seed of the record). 1,500 steps at Extreme: DRPO .597, λ from .3 to .9
+the same to .005; DRPO-Exp at the paper's β .247 and at β = 1 .604; the best of six of IQL .602, CRR .601, AWR .577,
+AsymRE .581 (at the mean .37), BPPO .614, %BC .594, taper .599, capped KL .603; the oracle at 1,000 steps .605. APG at
+1,000 steps .170 (Medium) and .166, ‖μ‖ 163 and 95. Adaptive fractions at 1,000 steps .2 (λ = .6, Medium) and the floor.
+In the ad world (500 to 1,000 steps) BC .008, DRPO .021 to .031, APG .015 to .033.
 """
 
 from reclib.ledger import Cell, Claim, Difference, Least, Ratio

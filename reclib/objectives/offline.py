@@ -132,7 +132,7 @@ def bppo_loss(
     log_prob_old: Float[Tensor, "*stack rows"],
     advantage: Float[Tensor, "*stack rows"],
     epsilon: PerRun,
-    omega: float = 0.9,
+    omega: PerRun = 0.9,
 ) -> Float[Tensor, "*stack"]:
     r"""Zhuang et al. 2023: PPO's clipped surrogate on actions drawn from $\pi_k$, which began as the cloned behaviour.
 
@@ -145,7 +145,8 @@ def bppo_loss(
     """
     check_positive(epsilon, "epsilon")
     gain = (advantage - advantage.mean(-1, keepdim=True)) / (advantage.std(-1, keepdim=True) + 1e-8)
-    gain = torch.where(gain > 0, omega, 1 - omega) * gain
+    share = per_run(omega, gain)
+    gain = torch.where(gain > 0, share, 1 - share) * gain
     ratio = (log_prob - log_prob_old.detach()).exp()
     wide = per_run(epsilon, ratio)
     clipped = torch.maximum(torch.minimum(ratio, 1 + wide), 1 - wide)

@@ -83,6 +83,7 @@ class PrefixTree:
         *,
         forwards: int,
         leaves: int,
+        exclude: Int[Tensor, "batch some"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         """Read the prompts; the trees are their roots.
@@ -91,11 +92,13 @@ class PrefixTree:
             model: in eval mode.
             forwards: most forward tokens per prompt, the root's included: room for the inner nodes.
             leaves: most complete IDs per prompt.
+            exclude: see `allowed_prefixes`.
             generator: of the Gumbel numbers, one per prompt and prefix of the trie.
         """
         self.model, self.trie, self.depth = model, trie, trie.levels
         batch, device = len(history), history.device
         logits, child_value, self.cache = model.read(history)
+        self.allowed = allowed_prefixes(trie, exclude, batch)
         self.noise = [
             -torch.empty(batch, trie.nodes(depth), device=device).exponential_(generator=generator).log()
             for depth in range(1, self.depth + 1)
@@ -206,7 +209,8 @@ class PrefixTree:
         values = child_value[:, mine]
         if not torch.isfinite(values).all():
             raise ValueError(f"model: values of level {depth + 1} are NaN or infinite; the value head has diverged")
-        child = self.trie.followers(depth)[self.levels[depth].node[rows, slots]]
+        node = self.levels[depth].node[rows, slots]
+        child = allowed_children(self.trie, depth, node[:, None], self.allowed[depth][rows])[:, 0]
         log_pi = logits[:, mine].masked_fill(child < 0, -torch.inf).log_softmax(-1)
         inside = self.inside[depth]
         inside.draw[rows, slots] = log_pi + self.noise[depth][rows[:, None], child.clamp(min=0)]
@@ -214,6 +218,41 @@ class PrefixTree:
         inside.child_value[rows, slots] = values
         self.levels[depth].left[rows, slots] = (child >= 0).sum(-1)
         self.levels[depth].entropy[rows, slots] = -(log_pi.exp() * log_pi.masked_fill(child < 0, 0.0)).sum(-1)
+
+
+def allowed_prefixes(
+    trie: SemanticIdTrie, exclude: Int[Tensor, "batch some"] | None, batch: int
+) -> list[Bool[Tensor, "batch _"]]:
+    """Per level, the prefixes that lead to an item which is wanted.
+
+    Args:
+        trie: of the items' semantic IDs.
+        exclude: items that are not, such as the whole history; 0 is ignored. None: all are wanted.
+        batch: number of prompts.
+
+    Raises:
+        ValueError: nothing is left for some prompt.
+    """
+    exclude = trie.leaf.new_zeros(batch, 1) if exclude is None else exclude
+    free = trie.free_items(exclude)
+    if not free.any(1).all():
+        raise ValueError("exclude: holds every item for some prompt; leave at least one to be found")
+    return [trie.alive(depth, free) for depth in range(1, trie.levels + 1)]
+
+
+def allowed_children(
+    trie: SemanticIdTrie,
+    level: int,
+    node: Int[Tensor, "batch beams"],
+    allowed: Bool[Tensor, "batch nodes"],
+) -> Int[Tensor, "batch beams codes"]:
+    """Where each code leads from nodes of a level; -1 where no wanted item begins so.
+
+    `allowed` is of the next level, see `allowed_prefixes`.
+    """
+    child = trie.followers(level)[node]
+    wanted = allowed.gather(1, child.clamp(min=0).flatten(1)).view_as(child)
+    return child.where((child >= 0) & wanted, -1)
 
 
 def _empty_level(batch: int, room: int, device: torch.device) -> Level:

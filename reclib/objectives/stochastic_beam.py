@@ -13,6 +13,7 @@ from torch import Tensor
 from reclib.generation.search import Beams, CodeModel
 from reclib.generation.trie import SemanticIdTrie
 from reclib.nn.sizes import check_at_least
+from reclib.objectives.prefix_tree import allowed_children, allowed_prefixes
 
 
 @torch.no_grad()
@@ -23,6 +24,7 @@ def stochastic_beam_search(
     width: int,
     *,
     leaves: int | None = None,
+    exclude: Int[Tensor, "batch some"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Beams:
     r"""Draw different sequences per history, in 1 + (L - 1) · width forward tokens.
@@ -38,12 +40,14 @@ def stochastic_beam_search(
         width: prefixes kept at every level.
         leaves: sequences returned; default: `width`. More than that are a sample no longer, only the best children of
             the prefixes that were kept.
+        exclude: items that are not wanted, such as the whole history; 0 is ignored.
         generator: of the Gumbel numbers.
 
     Returns:
         Sequences in the order of drawing, with the logarithm of their probability.
     """
     check_at_least(1, width=width, leaves=leaves or width)
+    allowed = allowed_prefixes(trie, exclude, len(history))
     logits, cache = model.read(history)
     batch, device = len(history), history.device
     node = torch.zeros(batch, 1, dtype=torch.long, device=device)
@@ -51,9 +55,9 @@ def stochastic_beam_search(
     perturbed = torch.zeros(batch, 1, device=device)
     for level in range(trie.levels):
         first = trie.ids.offsets[level]
-        child = trie.followers(level)[node]
-        allowed = logits[..., first : first + trie.ids.sizes[level]].masked_fill(child < 0, -torch.inf)
-        phi_child = phi[..., None] + allowed.log_softmax(-1)
+        child = allowed_children(trie, level, node, allowed[level])
+        log_pi = logits[..., first : first + trie.ids.sizes[level]].masked_fill(child < 0, -torch.inf).log_softmax(-1)
+        phi_child = phi[..., None] + log_pi
         gumbel = -torch.empty_like(phi_child).exponential_(generator=generator).log()
         fresh = with_maximum(phi_child + gumbel, perturbed).masked_fill(child < 0, -torch.inf)
         wanted = width if level + 1 < trie.levels else leaves or width

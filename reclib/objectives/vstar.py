@@ -24,7 +24,7 @@ from reclib.generation.encoder_decoder import EncoderDecoder
 from reclib.generation.trie import SemanticIdTrie
 from reclib.nn.sizes import check_at_least
 from reclib.objectives.grpo import group_advantages, grpo_loss
-from reclib.objectives.prefix_tree import PrefixTree, ValuedModel
+from reclib.objectives.prefix_tree import PrefixTree, ValuedModel, allowed_children, allowed_prefixes
 
 # ------------------------------------------------------------------ rewards
 
@@ -60,7 +60,7 @@ def dense_reward(
 
 
 class BucketReward:
-    r"""`dense_reward` for leaves of a trie, as in the paper: $\bar e$ is the mean embedding of all items below the prefix.
+    r"""`dense_reward` for leaves of a trie. $\bar e$ is the paper's: the mean embedding of all items below a prefix.
 
     Attributes
     ----------
@@ -202,12 +202,19 @@ class Scored(NamedTuple):
 
 
 def score_sequences(
-    model: ValuedModel, trie: SemanticIdTrie, history: Int[Tensor, "batch time"], leaf: Int[Tensor, "batch size"]
+    model: ValuedModel,
+    trie: SemanticIdTrie,
+    history: Int[Tensor, "batch time"],
+    leaf: Int[Tensor, "batch size"],
+    *,
+    exclude: Int[Tensor, "batch some"] | None = None,
 ) -> Scored:
-    """Log-probabilities and values along given semantic IDs.
+    """Log-probabilities and values along given semantic IDs, in (L - 1) · size forwards.
 
-    The policy is what `sample` draws from: a softmax over the allowed codes. It takes (L - 1) · size forwards.
+    The policy is a softmax over the codes that lead to an item of the trie which is not in `exclude`: what is drawn
+    from, and what `sample` draws from if nothing is excluded.
     """
+    allowed = allowed_prefixes(trie, exclude, len(leaf))
     codes = trie.ids.codes[trie.items[trie.first[leaf]]]
     batch, size = leaf.shape
     node = torch.zeros_like(leaf)
@@ -218,9 +225,9 @@ def score_sequences(
     for level in range(trie.levels):
         code, first = codes[..., level], trie.ids.offsets[level]
         mine = slice(first, first + trie.ids.sizes[level])
-        child = trie.followers(level)[node]
-        allowed = logits[..., mine].masked_fill(child < 0, -torch.inf).log_softmax(-1)
-        log_prob.append(allowed.gather(2, code[..., None])[..., 0])
+        child = allowed_children(trie, level, node, allowed[level])
+        log_pi = logits[..., mine].masked_fill(child < 0, -torch.inf).log_softmax(-1)
+        log_prob.append(log_pi.gather(2, code[..., None])[..., 0])
         value.append(values[..., mine].gather(2, code[..., None])[..., 0])
         node = child.gather(2, code[..., None])[..., 0]
         if level + 1 < trie.levels:
@@ -242,8 +249,8 @@ def priority(
 
 
 def upper_confidence_bound(
-    g: Float[Tensor, "*shape"], root_visits: Float[Tensor, "*shape"], visits: Float[Tensor, "*shape"], beta: float = 1.0
-) -> Float[Tensor, "*shape"]:
+    g: Float[Tensor, "..."], root_visits: Float[Tensor, "..."], visits: Float[Tensor, "..."], beta: float = 1.0
+) -> Float[Tensor, "..."]:
     r"""Eq. 13: $U(s)=G(s)+\beta\sqrt{\ln(N_{root}+1)/(N(s)+1)}$."""
     return g + beta * ((root_visits + 1).log() / (visits + 1)).sqrt()
 
@@ -293,6 +300,7 @@ def value_guided_decoding(
     history: Int[Tensor, "batch time"],
     config: DecodingConfig | None = None,
     *,
+    exclude: Int[Tensor, "batch some"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Candidates:
     r"""Value-guided efficient decoding (VED): a tree search that spends a budget of forward tokens where $V$ is high.
@@ -314,10 +322,12 @@ def value_guided_decoding(
         trie: of the same semantic IDs.
         history: item ids, left-aligned, 0 pads on the right.
         config: see `DecodingConfig`.
+        exclude: items that are not wanted, such as the whole history; 0 is ignored.
         generator: of the draws.
 
     Raises:
-        ValueError: a budget below the cost of the initial beam; values that are NaN or infinite.
+        ValueError: a budget below the cost of the initial beam; values that are NaN or infinite; a prompt for which
+            every item is excluded.
     """
     config = config or DecodingConfig()
     if config.budget < config.start_cost(trie.levels):
@@ -325,7 +335,7 @@ def value_guided_decoding(
             f"budget: {config.budget} forward tokens, but a beam of start_width = {config.start_width} over "
             f"{trie.levels} levels takes {config.start_cost(trie.levels)}; raise the budget or narrow the beam"
         )
-    tree = plant(model, trie, history, config, generator=generator)
+    tree = plant(model, trie, history, config, exclude=exclude, generator=generator)
     expansions = grow(tree, config)
     leaf, value, real = harvest(tree, config.leaves)
     return Candidates(leaf, value, real, tree.forwards, expansions)
@@ -338,11 +348,12 @@ def plant(
     history: Int[Tensor, "batch time"],
     config: DecodingConfig,
     *,
+    exclude: Int[Tensor, "batch some"] | None = None,
     generator: torch.Generator | None = None,
 ) -> PrefixTree:
     """Stage 1: the initial beam."""
     room = config.start_leaves + config.patience * config.budget
-    tree = PrefixTree(model, trie, history, forwards=config.budget, leaves=room, generator=generator)
+    tree = PrefixTree(model, trie, history, forwards=config.budget, leaves=room, exclude=exclude, generator=generator)
     tree.start(config.start_width, config.start_leaves)
     return tree
 
@@ -440,7 +451,7 @@ class SiblingAdvantages(NamedTuple):
 
 def sibling_advantages(
     rewards: Float[Tensor, "*groups size"],
-    codes: Int[Tensor, "*groups size levels"],
+    codes: Int[Tensor, "*candidates levels"],
     eps: float = 1e-4,
     floor: float = 0.0,
 ) -> SiblingAdvantages:
@@ -454,7 +465,7 @@ def sibling_advantages(
 
     Args:
         rewards: the group is the last axis. Any number of leading axes.
-        codes: of the candidates.
+        codes: of the candidates, `[*groups, size, levels]`.
         eps: $\epsilon$.
         floor: smallest $\sigma_h$ (our choice; 0 is the paper's). Two siblings get ±1 whatever their gap, because a gap
             is always twice its population standard deviation; a floor makes small gaps count little.

@@ -14,8 +14,9 @@ from reclib.reasoning.diffureason import (
     DiffuReasonConfig,
     DiffuReasonLoss,
     PureNoiseDiffuReason,
+    TeacherForcedDiffuReason,
 )
-from reclib.reasoning.dreamrec import DreamRec, DreamRecConfig, dreamrec_loss
+from reclib.reasoning.dreamrec import DreamRec, DreamRecConfig, MendedDreamRec, dreamrec_loss
 from reclib.reasoning.rearec import PRLLoss, ReaRec
 from reclib.reasoning.think import ThinkConfig, Thinker, think_loss
 
@@ -29,9 +30,11 @@ __all__ = [
     "DreamRec",
     "DreamRecConfig",
     "ItemGRPO",
+    "MendedDreamRec",
     "PRLLoss",
     "PureNoiseDiffuReason",
     "ReaRec",
+    "TeacherForcedDiffuReason",
     "ThinkConfig",
     "Thinker",
     "ThinkingDecoder",

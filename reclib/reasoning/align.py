@@ -13,7 +13,8 @@ thoughts and the backbone through the hypothesis inside μ_t.
 intents from noisy starts (the first has no noise); the "action" is always the target, its log-probability is that of a
 softmax over the catalogue, the reward is minus the perplexity 1 / p. So the reward is a function of the action's own
 probability, and the loss a cross-entropy whose weights, positive for the intents that did well and negative for the
-others, sum to zero in each group. It is no estimate of the gradient of an expected reward.
+others, sum to zero in each group. It is no estimate of the gradient of an expected reward. (LatentR3 takes its baseline
+over the batch and adds noise to a thought; group and start are our reading.)
 
 In both there is one update per draw, so ρ = 1 and nothing is ever clipped; the gradient is what GRPO's is at ρ = 1.
 """
@@ -82,6 +83,7 @@ class ChainGRPO:
         old: Float[Tensor, "actions users group"] | None = None,
     ) -> Float[Tensor, ""]:
         """L_A of drawn chains; `old` are the log-probabilities when they were drawn, by default those of now."""
+        chain = chain.detach()
         means = model.means(chain, c, model.denoiser)
         new = model.log_probs(chain, c, means)
         old = new.detach() if old is None else old

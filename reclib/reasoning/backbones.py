@@ -34,9 +34,7 @@ class Backbone(Protocol):
     dim: int
     max_len: int
 
-    def read(
-        self, history: Int[Tensor, "batch time"], since: int = 0
-    ) -> tuple[Float[Tensor, "batch places dim"], Any]:
+    def read(self, history: Int[Tensor, "batch time"], since: int = 0) -> tuple[Float[Tensor, "batch places dim"], Any]:
         """Hidden states after the items `since`, `since` + 1, …, and the cache to go on from.
 
         Args:
@@ -107,7 +105,9 @@ class ThinkingSASRec(SASRec):
             x = block.mix(x, q, k, v)
         return self.norm(x)[:, since:], Cache(keys, values, Places(since, history.shape[1] - since))
 
-    def step(self, x: Float[Tensor, "batch places dim"], cache: Cache) -> tuple[Float[Tensor, "batch places dim"], Cache]:
+    def step(
+        self, x: Float[Tensor, "batch places dim"], cache: Cache
+    ) -> tuple[Float[Tensor, "batch places dim"], Cache]:
         """See `Backbone`."""
         places = replace(cache.places, thoughts=cache.places.thoughts + 1)
         seen, keys, values = places.seen(x.device), [], []
@@ -150,7 +150,9 @@ class ThinkingHSTU(HSTU):
             x = _mix(block, x, u, q, k, v, distance)
         return self.norm(x)[:, since:], Cache(keys, values, Places(since, width - since))
 
-    def step(self, x: Float[Tensor, "batch places dim"], cache: Cache) -> tuple[Float[Tensor, "batch places dim"], Cache]:
+    def step(
+        self, x: Float[Tensor, "batch places dim"], cache: Cache
+    ) -> tuple[Float[Tensor, "batch places dim"], Cache]:
         """See `Backbone`."""
         places = replace(cache.places, thoughts=cache.places.thoughts + 1)
         distance, keys, values = places.distance(x.device), [], []
@@ -279,4 +281,5 @@ class ThinkingDecoder(nn.Module):
     def vectors(self) -> Float[Tensor, "items dim"]:
         """Sums of code embeddings."""
         tokens = self.decoder.item_tokens
-        return self.decoder.tokens(tokens).sum(1) * (tokens[:, :1] > 0)
+        vectors: Tensor = self.decoder.tokens(tokens).sum(1) * (tokens[:, :1] > 0)
+        return vectors

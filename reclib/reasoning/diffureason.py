@@ -5,13 +5,15 @@ intent as a distribution and denoises the hypothesis, GRPO aligns the chain with
 is *inside* the three boxes is ours, after ReaRec, DreamRec, DDPO and LatentR3:
 
     Think     c = r_K, scaled to the size of noise (`reclib.reasoning.think`, `.diffusion`)
-    Diffuse   x_0 = √d e_y / ‖e_y‖ is the target while training; x̂_0 = f(x_t, c, t)
-              serving starts at level t* from the hypothesis, x_{t*} = √ᾱ c + √(1 - ᾱ) ε, and goes down; u = x̂_0
-    Loss      L_sup = CE(x̂_0) + l_d ‖x̂_0 - x_0‖² / d + l_s Σ_k CE(r_k),     L = L_sup + l_rl L_RL in every step
+    Diffuse   x̂_0 = f(x_t, c, t); in training x_t is the noisy target, x_0 = √d e_y / ‖e_y‖. Serving begins with the
+              hypothesis, x_{t*} = √ᾱ c + √(1 - ᾱ) ε (a warm start), and goes down to u = x̂_0
     Serve     ε = 0 and DDIM steps: the mean path, which gives the same answer twice
+    Loss      L_sup = CE(u) + l_d ‖x̂_0 - x_0‖² / d + l_s / K Σ_k CE(r_k),    L = L_sup + l_rl L_RL in every step
 
-L_RL is one of `reclib.reasoning.align`. The target enters x_t, never c. x_0 is detached in the squared error (our
-choice): with an open gradient the items can move to where they are easy to predict, which DreamRec's do.
+L_RL is one of `reclib.reasoning.align`. The target enters x_t, never c. Our choices: x_0 is detached, so that items
+learn from the cross-entropies and not by moving to where they are easy to predict, as DreamRec's can; CE is taken of
+the intent that is served, on the mean path. `TeacherForcedDiffuReason` takes it of x̂_0 instead, where x_t still holds
+the target. In pilots (validation, a world of its own) the two reached .155 and .135.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reclib.nn.sizes import check_at_least
-from reclib.reasoning.diffusion import Denoiser, Schedule, cosine_beta, log_density, to_noise_scale
+from reclib.reasoning.diffusion import Corrector, Schedule, cosine_beta, log_density, to_noise_scale
 from reclib.reasoning.think import ThinkConfig, Thinker
 from reclib.training.batches import SequenceBatch
 
@@ -61,7 +63,7 @@ class DiffuReason(Thinker):
         config = config or DiffuReasonConfig()
         super().__init__(backbone, config)
         self.schedule = Schedule(cosine_beta(config.levels))
-        self.denoiser = Denoiser(self.dim, config.levels)
+        self.denoiser = Corrector(self.dim, config.levels)
         self.reference = copy.deepcopy(self.denoiser).requires_grad_(False)  # f^ref, what GRPO stays close to
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
@@ -73,19 +75,15 @@ class DiffuReason(Thinker):
         """x_{t*} = √ᾱ c + √(1 - ᾱ) ε: the hypothesis as if it were a target that has got noise."""
         return self.schedule.add_noise(c, noise, torch.tensor(start))
 
-    def start_mean(self, c: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Mean of x_{t*}."""
-        return self.begin(c, torch.zeros_like(c), self.config.start)
-
-    def refine(
+    def path(
         self,
         c: Float[Tensor, "*batch dim"],
         *,
         noise: Float[Tensor, "*batch dim"] | None = None,
         start: int | None = None,
         steps: int | None = None,
-    ) -> Float[Tensor, "*batch dim"]:
-        """u by DDIM's path from x_{t*}; without `noise` it is the mean path, and deterministic.
+    ) -> Float[Tensor, "steps *batch dim"]:
+        """What every step of DDIM's path from x_{t*} takes for x_0; without `noise` it is the mean path.
 
         Args:
             c: hypotheses, of any length.
@@ -101,11 +99,22 @@ class DiffuReason(Thinker):
             raise ValueError(f"steps: must be 1 … {start}, the level at which the chain starts, got {steps}")
         c = to_noise_scale(c)
         x = self.begin(c, torch.zeros_like(c) if noise is None else noise, start)
-        path = [start - k * start // steps for k in range(steps)]
-        for t, to in zip(path, [*path[1:], 0], strict=True):
-            x0 = self.denoiser(x, c, torch.tensor(t))
-            x = self.schedule.ddim(x0, x, t, to) if to else x0
-        return x
+        levels, found = [start - k * start // steps for k in range(steps)], []
+        for t, to in zip(levels, [*levels[1:], 0], strict=True):
+            found.append(self.denoiser(x, c, torch.tensor(t)))
+            x = self.schedule.ddim(found[-1], x, t, to)
+        return torch.stack(found)
+
+    def refine(
+        self,
+        c: Float[Tensor, "*batch dim"],
+        *,
+        noise: Float[Tensor, "*batch dim"] | None = None,
+        start: int | None = None,
+        steps: int | None = None,
+    ) -> Float[Tensor, "*batch dim"]:
+        """u, the end of `path`."""
+        return self.path(c, noise=noise, start=start, steps=steps)[-1]
 
     def sample(
         self,
@@ -126,7 +135,8 @@ class DiffuReason(Thinker):
             t = torch.tensor(level)
             mean = self.schedule.mean(self.denoiser(found[-1], c, t), found[-1], t)
             found.append(mean + self.schedule.sigma[level] * noise())
-        return Chain(torch.stack(found), self.denoiser(found[-1], c, torch.tensor(1)))
+        u: Tensor = self.denoiser(found[-1], c, torch.tensor(1))
+        return Chain(torch.stack(found), u)
 
     def means(
         self, chain: Float[Tensor, "levels *batch dim"], c: Float[Tensor, "*batch dim"], denoiser: nn.Module
@@ -134,7 +144,8 @@ class DiffuReason(Thinker):
         """μ_t of every step of drawn chains that has noise, t = t* … 2, in one pass of the network."""
         x, c = chain[:-1], to_noise_scale(c)
         t = self.steps_of(chain).view(-1, *(1,) * (c.dim() - 1)).expand(x.shape[:-1])
-        return self.schedule.mean(denoiser(x, c.expand_as(x), t), x, t)
+        found: Tensor = self.schedule.mean(denoiser(x, c.expand_as(x), t), x, t)
+        return found
 
     def steps_of(self, chain: Float[Tensor, "levels *batch dim"]) -> Int[Tensor, "steps"]:
         """The levels t* … 2 from which the steps of drawn chains start."""
@@ -172,11 +183,17 @@ class DiffuReason(Thinker):
         l_s: float,
     ) -> Float[Tensor, ""]:
         """L_sup, summed over targets; the level and the noise of each are drawn from torch's global generator."""
-        x0, c = to_noise_scale(self.backbone.vectors()[target]), to_noise_scale(states[-1])
+        x0, c = to_noise_scale(self.backbone.vectors()[target]).detach(), to_noise_scale(states[-1])
         t = torch.randint(1, self.config.levels + 1, target.shape, device=c.device)
-        guess = self.denoiser(self.schedule.add_noise(x0, torch.randn_like(x0), t), c, t)
-        loss = self.cross_entropy(guess, target) + l_s * self.per_thought(states, target)
-        return loss + l_d * (guess - x0.detach()).square().mean(-1).sum()
+        guess: Tensor = self.denoiser(self.schedule.add_noise(x0, torch.randn_like(x0), t), c, t)
+        loss = self.cross_entropy(self.answer(c, guess), target) + l_s * self.per_thought(states, target)
+        return loss + l_d * (guess - x0).square().mean(-1).sum()
+
+    def answer(
+        self, c: Float[Tensor, "targets dim"], guess: Float[Tensor, "targets dim"]
+    ) -> Float[Tensor, "targets dim"]:
+        """The intent whose ranking is trained: the one that will be served."""
+        return self.refine(c)
 
     def follow(self, decay: float) -> None:
         """One training step is over for the reference: it moves towards f by 1 - decay, and the step is counted."""
@@ -198,6 +215,16 @@ class PureNoiseDiffuReason(DiffuReason):
         return noise
 
 
+class TeacherForcedDiffuReason(DiffuReason):
+    """CE of x̂_0 made from the noisy target: closer to DreamRec, and serving never has what this is trained with."""
+
+    def answer(
+        self, c: Float[Tensor, "targets dim"], guess: Float[Tensor, "targets dim"]
+    ) -> Float[Tensor, "targets dim"]:
+        """What f makes of the noisy target."""
+        return guess
+
+
 @runtime_checkable
 class Alignment(Protocol):
     """L_RL: one of `reclib.reasoning.align`."""
@@ -216,9 +243,9 @@ class DiffuReasonLoss:
     """
 
     align: Alignment | None = None
-    l_d: float = 0.1  # weight of the squared error
+    l_d: float = 1.0  # weight of the squared error
     l_s: float = 1.0  # weight of the thoughts
-    l_rl: float = 0.1  # weight of L_RL
+    l_rl: float = 1.0  # weight of L_RL; variant A's is 1/d of a likelihood's (see `log_density`), variant B's is not
     warmup: int = 200  # steps
     decay: float = 0.99  # of the reference, a moving average of the denoiser; 1: it never moves
 

@@ -108,9 +108,7 @@ class Thinker(nn.Module):
         """Score of every item as the next one. `time` is accepted and not used."""
         return self.rank(self.intent(history))
 
-    def cross_entropy(
-        self, u: Float[Tensor, "targets dim"], target: Int[Tensor, "targets"]
-    ) -> Float[Tensor, ""]:
+    def cross_entropy(self, u: Float[Tensor, "targets dim"], target: Int[Tensor, "targets"]) -> Float[Tensor, ""]:
         """-Σ log softmax(cos(u, e) / τ)_y over the whole catalogue."""
         items = F.normalize(self.backbone.vectors(), dim=-1)
         return full_softmax(F.normalize(u, dim=-1) / self.config.tau, items, target)
@@ -118,22 +116,26 @@ class Thinker(nn.Module):
     def per_thought(
         self, states: Float[Tensor, "states targets dim"], target: Int[Tensor, "targets"]
     ) -> Float[Tensor, ""]:
-        """Σ_k CE(r_k), k = 1 … K; the backbone by itself (K = 0) has r_0 only."""
+        """Σ_k CE(r_k) / K, k = 1 … K, summed over targets; the backbone by itself (K = 0) has r_0 only.
+
+        Divided by K, so that more thoughts do not mean a higher learning rate (our choice).
+        """
         thoughts = states[1:] if len(states) > 1 else states
-        return self.cross_entropy(thoughts.flatten(0, 1), target.repeat(len(thoughts)))
+        return self.cross_entropy(thoughts.flatten(0, 1), target.repeat(len(thoughts))) / len(thoughts)
 
 
 def think_loss(model: Thinker, batch: SequenceBatch) -> tuple[Tensor, int]:
-    """A loss for `reclib.training.fit`: every thought behind every item has to know the next one.
-
-    Σ_k CE(r_k) / K, so that more thoughts do not mean a higher learning rate (our choice).
-    """
+    """A loss for `reclib.training.fit`: every thought behind every item has to know the next one."""
     real = batch.target > 0
     target = batch.target[real]
-    loss = model.per_thought(model.states(batch.history)[:, real], target)
-    return loss / max(model.config.thoughts, 1), len(target)
+    return model.per_thought(model.states(batch.history)[:, real], target), len(target)
 
 
 def gaussian(std: float, generator: torch.Generator) -> Disturbance:
-    """Adds N(0, std²) to every number of a thought; the numbers of a state that left a layer norm have size 1."""
-    return lambda r: r + std * torch.randn(r.shape, generator=generator, dtype=r.dtype, device=generator.device)
+    """Adds noise to every number of a thought; `std` is in units of the thought's own root mean square."""
+
+    def disturb(r: Tensor) -> Tensor:
+        size = r.square().mean(-1, keepdim=True).sqrt()
+        return r + std * size * torch.randn(r.shape, generator=generator, dtype=r.dtype, device=r.device)
+
+    return disturb
