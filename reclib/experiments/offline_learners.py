@@ -71,7 +71,7 @@ class GaussianActor(nn.Module):
     def remoteness(self, log_prob: Float[Tensor, "runs rows"]) -> Float[Tensor, "runs rows"]:
         """Squared Mahalanobis distance, read off the log-probability: log π = -D/2 - Σξ - d log(2π)/2."""
         xi = self.policy.xi
-        return -2 * (log_prob + xi.sum(-1) + xi.shape[-1] * 0.9189385332046727).detach()
+        return -2 * (log_prob + xi.sum(-1) + xi.shape[-1] * drpo.HALF_LOG_2PI).detach()
 
     @torch.no_grad()
     def draw(self, state: Float[Tensor, "runs rows state"], noise: Noise) -> Float[Tensor, "runs rows dim"]:

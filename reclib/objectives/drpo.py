@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+HALF_LOG_2PI = math.log(2 * math.pi) / 2
 PerRun = float | Float[Tensor, "*stack"]  # one number, or one for each run of the stack
 
 
@@ -57,8 +58,7 @@ def gaussian_log_prob(
 ) -> Float[Tensor, "*stack rows"]:
     r"""$\log\mathcal N(a;\mu,\mathrm{diag}\,\sigma^2)$ with $\xi=\log\sigma$, in nats."""
     z = (action - mu) * (-xi).exp()
-    constant = 0.9189385332046727  # log(2 pi) / 2
-    return -(z.square() / 2 + xi + constant).sum(-1)
+    return -(z.square() / 2 + xi + HALF_LOG_2PI).sum(-1)
 
 
 class Score(NamedTuple):

@@ -384,6 +384,14 @@ def test_the_same_run_again_repeats_nothing(smoke, capsys):
 
 
 @pytest.mark.slow
+def test_force_repeats_a_tuning_once(smoke, capsys):
+    book = ch13.Book([0], True, smoke)
+    for _ in range(2):
+        ch13.tuned("awr", "medium", SMOKE, book)
+    assert capsys.readouterr().out.count("numbers in") == 1
+
+
+@pytest.mark.slow
 def test_the_knobs_are_the_best_in_the_tuning_world(smoke):
     book = ch13.Book([0], False, smoke)
     rows = load(ch13.NAME, smoke)
