@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from reclib.generation.cache import KeyValueCache
 from reclib.generation.trie import SemanticIdTrie
@@ -264,3 +264,57 @@ def _empty_level(batch: int, room: int, device: torch.device) -> Level:
 
     count = torch.zeros(batch, dtype=torch.long, device=device)
     return Level(whole(), whole(), real(), real(), real(), real(), whole(), whole(), count)
+
+
+class TabularModel:
+    """A policy and values written down prefix by prefix; prompt p has the history (p + 1). For tries without a network.
+
+    What it "computes" of a history is the number of the prompt, and of a code its token: these stand in the cache in
+    the place of keys and values.
+    """
+
+    def __init__(
+        self,
+        trie: SemanticIdTrie,
+        logits: list[Float[Tensor, "prompts _nodes _codes"]],
+        values: list[Float[Tensor, "prompts _nodes _codes"]],
+    ) -> None:
+        """Keep the tables.
+
+        Args:
+            trie: says which node a prefix is.
+            logits: per level, of the codes after each node of the trie.
+            values: the same of the values.
+        """
+        self.trie, self.logits, self.values = trie, logits, values
+
+    def read(
+        self, history: Int[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch 1 vocabulary"], Float[Tensor, "batch 1 vocabulary"], KeyValueCache]:
+        """See `ValuedModel`."""
+        prompt = (history[:, 0] - 1).view(-1, 1, 1, 1)
+        cache = KeyValueCache.of_history([prompt.double()], [prompt.double()], history > 0)
+        root = torch.zeros_like(prompt[:, :, 0, 0])
+        return *self._look_up(prompt[:, :, 0, 0], root, 0), cache
+
+    def step(
+        self, cache: KeyValueCache, token: Int[Tensor, "batch beams"], parent: Int[Tensor, "batch beams"]
+    ) -> tuple[Float[Tensor, "batch beams vocabulary"], Float[Tensor, "batch beams vocabulary"], KeyValueCache]:
+        """See `ValuedModel`."""
+        cache = cache.follow(parent)
+        own = torch.cat([cache.own_keys[0], token[:, None, :, None, None].double()], dim=3)
+        node = torch.zeros_like(token)
+        for level, written in enumerate(own[:, 0, :, :, 0].long().unbind(2)):
+            node = self.trie.followers(level)[node, written - self.trie.ids.offsets[level]]
+        prompt = cache.keys[0][:, 0, :, 0].long().expand_as(node)
+        return *self._look_up(prompt, node, own.shape[3]), cache._replace(own_keys=[own], own_values=[own])
+
+    def _look_up(
+        self, prompt: Int[Tensor, "batch beams"], node: Int[Tensor, "batch beams"], level: int
+    ) -> tuple[Float[Tensor, "batch beams vocabulary"], Float[Tensor, "batch beams vocabulary"]]:
+        first, size = self.trie.ids.offsets[level], self.trie.ids.sizes[level]
+        rest = self.trie.ids.vocabulary - first - size
+        logits, values = (
+            nn.functional.pad(table[level][prompt, node], (first, rest)) for table in (self.logits, self.values)
+        )
+        return logits, values

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reclib.experiments.ch11_vstar import TabularModel
 from reclib.generation import (
     DecoderOnly,
     DecoderOnlyConfig,
@@ -16,7 +15,7 @@ from reclib.generation import (
     beam_search,
     sample,
 )
-from reclib.objectives.prefix_tree import PrefixTree
+from reclib.objectives.prefix_tree import PrefixTree, TabularModel
 from reclib.objectives.stochastic_beam import stochastic_beam_search
 from reclib.objectives.vstar import (
     ActorCritic,
