@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 
 from reclib.notebooks import WIDGET_STATE, WIDGET_VIEW, machine_paths
 
-SECONDS = 132  # of a chapter: two minutes on two cores, and a tenth for what else the machine does meanwhile
+SECONDS = 120
 WIDGETS = 2
 EXERCISES = 5
 MEGABYTES = 12  # of a notebook; the page has to load on a phone
