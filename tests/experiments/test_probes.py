@@ -64,6 +64,19 @@ def test_every_weight_of_every_cell_learns(factors):
     assert (writes.key.min() >= 0) == (factors.keys == "positive")
 
 
+@pytest.mark.parametrize("factors", CROSS, ids=str)
+def test_a_cell_reads_the_same_token_by_token(factors):
+    torch.manual_seed(0)
+    layer = CrossedMemory(factors, MemoryConfig(dim=8, rank=factors.rank))
+    x = torch.randn(2, 12, 8)
+    _, state = layer(x[:, :5])
+    rest, last = layer(x[:, 5:], state)
+    for t in range(5, 12):
+        y, state = layer.step(x[:, t], state)
+        assert_close(y, rest[:, t - 5], atol=1e-5, rtol=1e-5)
+    assert_close(state.S, last.S, atol=1e-5, rtol=1e-5)
+
+
 def test_the_lowest_cell_is_linear_attention():
     torch.manual_seed(0)
     lowest = CrossedMemory(Factors("positive", "no gate", "linear", 1), MemoryConfig(dim=8, rank=1))
