@@ -39,6 +39,11 @@ def clock(arm: str, metric: str, length: int) -> Cell:
     return Cell(arm, metric, CLOCK, "serving", length)
 
 
+def step_time(arm: str, setting: str) -> Cell:
+    """Seconds of one training step over 20 segments."""
+    return Cell(arm, "seconds", CLOCK, setting, 20)
+
+
 def slots(c: int) -> Cell:
     """Rec2PM with C memory tokens."""
     return ranked("rec2pm") if c == 4 else Cell("rec2pm", NDCG, WORLD, "slots", c)
@@ -393,19 +398,23 @@ CLAIMS = (
         fixed=FIXED,
         seeds=1,
     ),
-    Claim(
-        id="ch07-parallel-training",
-        paper=REC2PM,
-        chapter=7,
-        claim="Training in parallel is cheaper than through time: less time for as many epochs.",
-        paper_value=None,
-        paper_setting="the reason for the method, on GPUs; no number reached us. Here on a CPU, where a second pass "
-        "is not for free; single steps had been timed, see the top of this file",
-        experiment=NAME,
-        statistic=Ratio(ranked("rec2pm", "train/seconds"), ranked("serial", "train/seconds")),
-        direction="<",
-        threshold=1.0,
-        fixed=FIXED,
+    *(
+        Claim(
+            id=f"ch07-parallel-training{id_}",
+            paper=REC2PM,
+            chapter=7,
+            claim=f"Training in parallel is cheaper than through time: a step over 20 segments takes less time on "
+            f"{on}.",
+            paper_value=None,
+            paper_setting="the reason for the method, on GPUs; no number reached us. A second pass is not for free, "
+            "and what is saved is waiting; single steps on the CPU had been timed, see the experiment's file",
+            experiment=NAME,
+            statistic=Ratio(step_time("rec2pm", setting), step_time("serial", setting)),
+            direction="<",
+            threshold=1.0,
+            fixed=FIXED,
+        )
+        for id_, setting, on in (("", "step", "two cores"), ("-gpu", "step, gpu", "a GPU"))
     ),
     Claim(
         id="ch07-as-good-as-serial",

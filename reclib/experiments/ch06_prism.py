@@ -15,7 +15,8 @@ In one file of results, told apart by `dataset` and `setting`:
   stands for; `proxy/window` the same for the best linear guess from the convolution's window.
 - dataset `"noise"`, setting `"throughput"`: tokens per second of a layer of width 64, x = length of the sequence, one
   sequence, on random inputs; `seed` numbers the repetition. `forward` without gradients, `training` with them. `state`
-  is the memory's size in floats. Settings `"throughput, width 32"` and `"throughput, width 16"`: the same, narrower.
+  is the memory's size in floats. Settings `"throughput, width 32"` and `"throughput, width 16"`: the same, narrower;
+  `"throughput, gpu"`: the same as `"throughput"` on a CUDA device.
 
 Sizes are ours where the paper's would not fit: sequences of 32 tokens in the probes (64 or 128 there), 3,000 steps
 (10,000). Networks of a log share its recipe, chapter 02's or 07's; nothing was tuned for one of the memories. Memories
@@ -144,6 +145,8 @@ class Config:
         (16, (16384,)),
     )
     patience: float = 1.0  # seconds; a repetition is the best of as many rounds as fit, at least one
+    gpu_lengths: tuple[int, ...] = (512, 4096, 16384)
+    gpu_patience: float = 0.2
 
 
 SCALES: dict[str, Config] = {
@@ -175,14 +178,20 @@ def run(
     """Record all that is not recorded yet.
 
     Args:
-        parts: which of them, in this order. Throughput comes first: it wants a machine with nothing else to do.
+        parts: which of them, in this order. Throughput comes first: it wants a machine with nothing else to do. `gpu`,
+            throughput on a CUDA device, is recorded only if it is named here.
     """
+    if "gpu" in parts and not torch.cuda.is_available():
+        raise ValueError("parts: 'gpu' needs a CUDA device, and there is none; leave it out")
     common: dict[str, Any] = {"force": force, "root": root}
     for part in parts:
         if part == "throughput":
             for dim, lengths in config.throughput:
                 for length in lengths:
-                    _throughput(config, dim, length, seeds, common)
+                    _throughput(dim, length, config.patience, seeds, "cpu", common)
+        elif part == "gpu":
+            for length in config.gpu_lengths:
+                _throughput(64, length, config.gpu_patience, seeds, "cuda", common)
         elif part == "cross":
             for task, factors in config.cross:
                 for f in factors:
@@ -201,7 +210,7 @@ def run(
                 for seed in seeds[: lives.study.seeds]:
                     _lives(lives, seed, common)
         else:
-            raise ValueError(f"parts: {part!r} is unknown; choose from {', '.join(PARTS)}")
+            raise ValueError(f"parts: {part!r} is unknown; choose from {', '.join(PARTS)}, gpu")
 
 
 # ------------------------------------------------------------------------------------------------------------ probes
@@ -420,24 +429,36 @@ def read_before(key: Tensor, u: Tensor, memory: LinearMemoryLayer) -> Tensor:
 SPEED = ("attention", "linear attention", "deltanet", "prism", "test-time training")
 
 
-def _throughput(config: Config, dim: int, length: int, seeds: Sequence[int], common: dict[str, Any]) -> None:
-    about = {"dim": dim, "patience": config.patience, "threads": torch.get_num_threads()}
-    setting = "throughput" if dim == 64 else f"throughput, width {dim}"
+def _throughput(
+    dim: int, length: int, patience: float, seeds: Sequence[int], device: str, common: dict[str, Any]
+) -> None:
+    about: dict[str, Any] = {"dim": dim, "patience": patience}
+    if device == "cpu":
+        about["threads"] = torch.get_num_threads()
+    else:
+        about["device"] = torch.cuda.get_device_name()
+    setting = "throughput, gpu" if device == "cuda" else "throughput" if dim == 64 else f"throughput, width {dim}"
     key: dict[str, Any] = {"dataset": "noise", "setting": setting, "x": length, "config": about}
     for seed in seeds:
         for arm in SPEED:
             with record(NAME, arm=arm, seed=seed, **key, **common) as log:
                 if not log.finished:
-                    for metric, value in speed(arm, length, dim, config.patience, seed).items():
+                    for metric, value in speed(arm, length, dim, patience, seed, device).items():
                         log.log(metric, value)
 
 
-def speed(arm: str, length: int, dim: int, patience: float = 1.0, seed: int = 0) -> dict[str, float]:
+def speed(
+    arm: str, length: int, dim: int, patience: float = 1.0, seed: int = 0, device: str = "cpu"
+) -> dict[str, float]:
     """Tokens per second of one layer on one sequence, best of what fits in `patience`, and the floats it keeps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mixer = Attention(dim, length) if arm == "attention" else layer(arm, dim)
-    x = torch.randn(1, length, dim, generator=torch.Generator().manual_seed(seed))
+        mixer = (Attention(dim, length) if arm == "attention" else layer(arm, dim)).to(device)
+    x = torch.randn(1, length, dim, generator=torch.Generator().manual_seed(seed)).to(device)
+    # A GPU is still at work when a call returns.
+    wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    if arm == "attention":
+        x = x[:, None]  # with an axis of heads PyTorch takes its fast path, which never holds all pairs at once
 
     @torch.no_grad()
     def forward(x: Tensor) -> None:
@@ -449,11 +470,13 @@ def speed(arm: str, length: int, dim: int, patience: float = 1.0, seed: int = 0)
 
     found = {}
     for once in (forward, training):
-        once(x[:, :32])  # whatever is slow the first time
+        once(x[..., :32, :])  # whatever is slow the first time
         rounds: list[float] = []
         while sum(rounds) <= patience:
+            wait()
             began = time.perf_counter()
             once(x)
+            wait()
             rounds.append(time.perf_counter() - began)
         found[once.__name__] = length / min(rounds)
     kept = sum(part.numel() for part in mixer.initial_state(1)) if isinstance(mixer, MemoryLayer) else 2 * length * dim

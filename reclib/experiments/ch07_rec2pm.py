@@ -10,10 +10,9 @@ always the last L items, whether they are in the memory too or not).
 Per data set, arm and seed:
 
 - setting `""`: `test/METRIC`, and in the world `genuine/METRIC` (targets that are no accidents) and `returned/METRIC`
-  (targets from an interest that has just woken up: what only a long memory can know); `train/seconds`, without
-  validation; `drift` at x = h, ‖m_h^ref - m_h‖² of free-running memories after segment h, over the variance of m_h^ref
-  between users; `probe/noise` and `probe/signal` at x = age in segments, and `attribution/noise_over_signal`
-  (`reclib.experiments.memory_content`);
+  (targets from an interest that has just woken up: what only a long memory can know); `drift` at x = h, ‖m_h^ref -
+  m_h‖² of free-running memories after segment h, over the variance of m_h^ref between users; `probe/noise` and
+  `probe/signal` at x = age in segments, and `attribution/noise_over_signal` (`reclib.experiments.memory_content`);
 - `"history"`: x = items that the model may look at, the last of each life (`full`, `rec2pm`);
 - `"slots"`: x = C (`rec2pm`; x = 4 is in setting "");
 - `"noise"`: x = share of accidents (`full`, `truncation`, `rec2pm`; x = .15 is in setting "");
@@ -24,7 +23,8 @@ Per data set, arm and seed:
   for a memory with half a segment of working memory and a share 1/L of the next compression; `seconds/worst` with a
   full working memory; `compress/seconds`, one update; `build/seconds`, reading the whole history from its start;
   `bytes` kept per user. `full, cached` keeps keys and values of all items and computes only the new one. Untrained
-  weights: they do not change the time. Record it on a machine that does nothing else.
+  weights: they do not change the time. Record it on a machine that does nothing else;
+- `"step, gpu"` and `"serving, gpu"`: the same on a CUDA device.
 
 **Protocol.** A life ends in a tail of events that no training sees. One event of the tail's first fifth is the user's
 validation target, `per_user` events of the rest are test targets, and so is every event of the tail that `returned`;
@@ -223,16 +223,22 @@ def run(
     """Record all that is not recorded yet.
 
     Args:
-        datasets: only these of `adworld`, `movielens-1m`, `needles` and `clock`.
+        datasets: only these of `adworld`, `movielens-1m`, `needles` and `clock`. `clock, gpu`, the timings on a CUDA
+            device, is recorded only if it is named here.
     """
+    if datasets is not None and "clock, gpu" in datasets and not torch.cuda.is_available():
+        raise ValueError("datasets: 'clock, gpu' needs a CUDA device, and there is none; leave it out")
     common: dict[str, Any] = {"force": force, "root": root}
     for seed in seeds:
         if config.needles and (datasets is None or "needles" in datasets):
             for arm in config.needles.arms:
                 _needle(config.needles, arm, seed, common)
         if config.clock and (datasets is None or "clock" in datasets):
-            _serving(config.clock, seed, common)
-            _steps(config.clock, seed, common)
+            _serving(config.clock, seed, "cpu", common)
+            _steps(config.clock, seed, "cpu", common)
+        if config.clock and datasets is not None and "clock, gpu" in datasets:
+            _serving(config.clock, seed, "cuda", common)
+            _steps(config.clock, seed, "cuda", common)
     for study in config.studies:
         if datasets is not None and study.dataset not in datasets:
             continue
@@ -339,7 +345,7 @@ def train(
         batches = short(batch_size=round(short(batch_size=1).steps(0) / batches.steps(0)))
     loss = LOSSES.get(arm, NextItemLoss())
     result = fit_by_validation(model, batches, loss, split, r, seed, checkpoint=checkpoint, progress=progress)
-    return model, result
+    return model.cpu(), result  # wherever `fit` has moved it
 
 
 class Recent:
@@ -396,7 +402,6 @@ def _arm(study: Study, arm: str, seed: int, data: Callable[[], Lives], common: d
                 model: Recommender = count(arm, data().split.train)
             else:
                 model, result = trained()
-                log.log("train/seconds", result.seconds)
                 for epoch, entry in enumerate(result.log):
                     log.log("valid/curve", entry["valid"], x=epoch + 1)
                 for metric, value, x in look_inside(model, study, data(), seed):
@@ -555,41 +560,52 @@ def train_on_needles(task: Needles, arm: str, seed: int) -> SequenceModel:
     return model
 
 
-def _seconds(call: Callable[[], object], repeats: int) -> float:
+def _about(clock: Clock, sizes: SegmentConfig, device: str) -> dict[str, Any]:
+    about = {"sizes": asdict(sizes), "repeats": clock.repeats}
+    return about if device == "cpu" else about | {"device": torch.cuda.get_device_name()}
+
+
+def _seconds(call: Callable[[], object], repeats: int, device: str) -> float:
     """Median wall time; the first call is not counted."""
+    # A GPU is still at work when a call returns.
+    wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
     call()
     found = []
     for _ in range(repeats):
+        wait()
         start = time.perf_counter()
         call()
+        wait()
         found.append(time.perf_counter() - start)
     return median(found)
 
 
-def _serving(clock: Clock, seed: int, common: dict[str, Any]) -> None:
+def _serving(clock: Clock, seed: int, device: str, common: dict[str, Any]) -> None:
     sizes, catalogue = clock.sizes, 1000  # what is timed ends at the user's state, so the catalogue does not matter
-    generator = torch.Generator().manual_seed(seed)
+    generator, setting = torch.Generator().manual_seed(seed), "serving" if device == "cpu" else "serving, gpu"
+    about = _about(clock, sizes, device)
     for length in clock.lengths:
-        history = torch.randint(1, catalogue + 1, (1, length), generator=generator)
-        key: dict[str, Any] = {"dataset": "clock", "setting": "serving", "x": length, "seed": seed, **common}
-        about = {"sizes": asdict(sizes), "repeats": clock.repeats}
+        history = torch.randint(1, catalogue + 1, (1, length), generator=generator).to(device)
+        key: dict[str, Any] = {"dataset": "clock", "setting": setting, "x": length, "seed": seed, **common}
         with record(NAME, arm="full", config=about, **key) as log:
             if not log.finished:
-                model = _plain(sizes, catalogue, length, seed)
+                model = _plain(sizes, catalogue, length, seed).to(device)
                 with torch.no_grad():
-                    log.log("seconds", _seconds(partial(model.encode, history), clock.repeats))
+                    log.log("seconds", _seconds(partial(model.encode, history), clock.repeats, device))
                 log.log("bytes", 8 * length)  # the item ids
         with record(NAME, arm="full, cached", config=about, **key) as log:
             if not log.finished:
-                model = _plain(sizes, catalogue, length, seed)
-                cached = torch.randn(sizes.layers, 2, 1, sizes.heads, length - 1, sizes.dim // sizes.heads)
+                model = _plain(sizes, catalogue, length, seed).to(device)
+                cached = torch.randn(sizes.layers, 2, 1, sizes.heads, length - 1, sizes.dim // sizes.heads).to(device)
                 with torch.no_grad():
-                    log.log("seconds", _seconds(partial(one_more, model, cached, history[:, -1:]), clock.repeats))
+                    call = partial(one_more, model, cached, history[:, -1:])
+                    log.log("seconds", _seconds(call, clock.repeats, device))
                 log.log("bytes", kv_bytes(sizes.layers, length, sizes.dim))
         for arm in ("rec2pm", "rec2pm, append", "kv"):
             with record(NAME, arm=arm, config=about, **key) as log:
                 if not log.finished:
-                    for metric, value in _serve_memory(arm, sizes, catalogue, history, clock.repeats, seed).items():
+                    found = _serve_memory(arm, sizes, catalogue, history, clock.repeats, seed)
+                    for metric, value in found.items():
                         log.log(metric, value)
 
 
@@ -605,7 +621,7 @@ def one_more(
     """The hidden state after one more item, when keys and values of those before are kept."""
     past = cached.shape[4]
     x = model.embed(item) + model.positions.weight[past : past + 1]
-    seen = torch.ones(1, past + 1, dtype=torch.bool)
+    seen = torch.ones(1, past + 1, dtype=torch.bool, device=item.device)
     for block, (keys, values) in zip(model.blocks, cached, strict=True):
         q, k, v = block.project(x)  # type: ignore[operator]
         x = block.mix(x, q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2), seen)  # type: ignore[operator]
@@ -620,46 +636,46 @@ def _serve_memory(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kinds = {"rec2pm": Rec2PM, "rec2pm, append": AppendRec2PM, "kv": KVMemory}
-        model = kinds[arm](n_items, sizes).eval()
-    length = sizes.segment
+        model = kinds[arm](n_items, sizes).to(history.device).eval()
+    length, device = sizes.segment, history.device.type
     memories = model.memories(history)
     # What is there when the last item arrives: at least one item is never compressed.
     memory = [model.empty(1), *memories][(history.shape[1] - 1) // length]
 
     def state(items: int) -> float:
-        return _seconds(lambda: model.read(memory, model.vectors(history[:, -items:])), repeats)
+        return _seconds(lambda: model.read(memory, model.vectors(history[:, -items:])), repeats, device)
 
-    compress = _seconds(lambda: model.update(memory, history[:, -length:]), repeats)
+    compress = _seconds(lambda: model.update(memory, history[:, -length:]), repeats, device)
     tokens = memory.shape[-2]
     per_token = kv_bytes(sizes.layers, 1, sizes.dim) if arm == "kv" else token_bytes(1, sizes.dim)
     return {
         "seconds": state(length // 2) + compress / length,
         "seconds/worst": state(length) + compress / length,
         "compress/seconds": compress,
-        "build/seconds": _seconds(lambda: model.memories(history), max(1, repeats // 2)),
+        "build/seconds": _seconds(lambda: model.memories(history), max(1, repeats // 2), device),
         "bytes": max(tokens, sizes.slots) * per_token,
     }
 
 
-def _steps(clock: Clock, seed: int, common: dict[str, Any]) -> None:
+def _steps(clock: Clock, seed: int, device: str, common: dict[str, Any]) -> None:
     """Time of forward and backward pass of one batch of two lives, without the catalogue's softmax."""
     sizes = replace(clock.sizes, layers=2, heads=1)
-    generator = torch.Generator().manual_seed(seed)
+    generator, setting = torch.Generator().manual_seed(seed), "step" if device == "cpu" else "step, gpu"
+    about = _about(clock, sizes, device)
     for segments in clock.segments:
-        ids = torch.randint(1, 101, (2, segments * sizes.segment + 1), generator=generator)
+        ids = torch.randint(1, 101, (2, segments * sizes.segment + 1), generator=generator).to(device)
         batch = SequenceBatch(ids[:, :-1], ids[:, 1:], None, None)
         for arm in ("serial", "rec2pm"):
-            key: dict[str, Any] = {"arm": arm, "dataset": "clock", "setting": "step", "x": segments, "seed": seed}
-            about = {"sizes": asdict(sizes), "repeats": clock.repeats}
+            key: dict[str, Any] = {"arm": arm, "dataset": "clock", "setting": setting, "x": segments, "seed": seed}
             with record(NAME, **key, config=about, **common) as log:
                 if log.finished:
                     continue
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed)
-                    model: Any = memory_model(arm, 100, sizes)
+                    model: Any = memory_model(arm, 100, sizes).to(device)
                 loss: Any = LOSSES.get(arm, NextItemLoss())
 
                 def step(model: Any = model, loss: Any = loss, batch: SequenceBatch = batch) -> None:
                     loss(model, batch)[0].backward()
 
-                log.log("seconds", _seconds(step, clock.repeats))
+                log.log("seconds", _seconds(step, clock.repeats, device))

@@ -68,9 +68,9 @@ class Attention(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(time, dim))
         self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+    def forward(self, x: Float[Tensor, "*batch time dim"]) -> Float[Tensor, "*batch time dim"]:
         """Attend to this and all earlier positions."""
-        q, k, v = self.qkv(x + self.position[: x.shape[1]]).chunk(3, dim=-1)
+        q, k, v = self.qkv(x + self.position[: x.shape[-2]]).chunk(3, dim=-1)
         y: Tensor = self.out(F.scaled_dot_product_attention(q, k, v, is_causal=True))
         return y
 

@@ -13,6 +13,7 @@ from reclib.experiments.crossed_memory import CROSS
 from reclib.experiments.results import append, load, results_path
 from reclib.memory import DeltaNet, MemoryConfig, MemoryRecommender, Prism
 from reclib.world import AdWorld, AdWorldConfig
+from tests.records import check_record_is_whole, check_world_cells
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +119,21 @@ def test_unknown_parts_are_named(tmp_path):
         ch06.run(SMOKE, [0], root=tmp_path, parts=["speed"])
 
 
+def test_the_gpu_is_asked_for_by_name_and_has_to_be_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="parts: 'gpu' needs a CUDA device, and there is none"):
+        ch06.run(SMOKE, [0], root=tmp_path, parts=["gpu"])
+    assert "gpu" not in ch06.PARTS
+
+
 def test_what_another_chapter_measures_has_to_be_recorded_first(smoke):
     with pytest.raises(ValueError, match="bert on adworld, seed 0: not in the record of 07_rec2pm; run that chapter"):
         ch06._copy(ch07.NAME, "adworld", ["bert"], 0, {"force": False, "root": smoke})
+
+
+def test_a_run_measures_what_the_claims_ask(smoke):
+    check_world_cells(6, load(ch06.NAME, smoke), [0, 1])
+
+
+def test_the_shipped_record_is_whole():
+    check_record_is_whole(6, ch06.NAME)
