@@ -17,6 +17,7 @@ from reclib.memory import PooledMemory, Rec2PM, SegmentConfig
 from reclib.training import FitResult
 from reclib.world import AdWorld, AdWorldConfig
 from reclib.world.behaviour import RETURNED
+from tests.records import check_record_is_whole
 
 SMOKE = ch07.SCALES["smoke"]
 
@@ -251,3 +252,7 @@ def test_recorded_numbers_are_those_of_the_book_s_evaluation(smoke):
     for metric, value in evaluate(model, data.split.test, ks=(1, 10, 50)).metrics().items():
         if metric.startswith(("recall", "ndcg")) and metric != "ndcg@1":
             assert recorded[f"test/{metric}"] == pytest.approx(value)
+
+
+def test_the_shipped_record_is_whole():
+    check_record_is_whole(7, ch07.NAME)
