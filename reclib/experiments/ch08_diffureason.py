@@ -9,18 +9,19 @@ An arm is a method on a backbone, `"method, backbone"`; the backbones are `sasre
 - `diffureason`: the same with GRPO over the denoising chains (variant A) in every step.
 
 Others, on SASRec but for `dot`: `dot` (chapter 02's own scores), `deeper` (as many blocks as `think` runs through, so
-more parameters and the same time), `diffuse only` (no thoughts), `teacher-forced` (cross-entropy of x̂_0 made from the
-noisy target), `diffureason B` (GRPO over items), `staged` (three quarters of the epochs without GRPO, then GRPO alone),
-`rearec`, `dreamrec`, `mended dreamrec` (its items are those of
-`backbone` and stay); `mc-dropout` (sixteen passes of `backbone` with dropout, probabilities averaged); `transitions`
-and, in the world, `oracle`, without a backbone.
+more parameters and the same time), `longer` (`backbone` with four times the epochs, which costs what `diffureason`
+does), `diffuse only` (no thoughts), `teacher-forced` (cross-entropy of x̂_0 made from the noisy target), `cold`
+(`diffureason` trained and served from noise alone), `diffureason B` (GRPO over items), `staged` (three quarters of the
+epochs without GRPO, then GRPO alone), `rearec`, `dreamrec`, `mended dreamrec` (its items are those of `backbone` and
+stay); `mc-dropout` (sixteen passes of `backbone` with dropout, probabilities averaged); `transitions` and, in the
+world, `oracle`, without a backbone.
 
 Settings, per data set, arm and seed:
 
 - `""`: `valid/…` and `test/…` metrics, `train/seconds`, `parameters`, and `valid/curve` at x = epoch;
 - `"thoughts"`: x = K, each a training of its own (`think`, `diffuse`);
-- `"level"`: x = t*, the mean path from there; `"steps"`: x = levels visited, from T; `"pure noise"`: x as for steps,
-  but the start is the mean of noise, 0; `"noise"`: x = s, noise of s times the size of a thought added to each thought;
+- `"level"`: x = t*, the mean path from there; `"steps"`: x = levels visited, from T; `"noise"`: x = s, noise of s times
+  the size of a thought added to each thought;
 - `"samples"`: x = S drawn chains, ranked by their mean (`mean/…`), by the best of their scores (`best/…`) and by the
   mean of their probabilities (`mixture/…`), each over `DRAWS` repetitions; `"pure noise, samples"`: from pure noise;
 - `"intent"` (world): Spearman's correlation over test cases of the true entropy of the user's next topic or ad with the
@@ -29,7 +30,9 @@ Settings, per data set, arm and seed:
   without a lesson (`no lesson`, and `no lesson/cut` with the reward cut at ten);
 - `"forks"` (data set `forks`, x = m): histories whose last item is followed by m clusters of items with equal chances.
   `entropy` (true), `spread`, `softmax`; `modes/found`, share of the m clusters that the best items of 32 samples reach;
-  `modes/hit`, share of samples whose best item lies in one of them; without x: `KIND/ndcg@10` as for samples.
+  `modes/hit`, share of samples whose best item lies in one of them; `modes/decided`, the probability that a sample
+  gives to its best cluster (1 for an intent, 1/m for a compromise, which the other two cannot tell apart), and
+  `decided`, the same of the served answer; without x: `KIND/ndcg@10` as for samples.
   `"forks, pure noise"`: the same from pure noise;
 - `"request"` (data set `clock`): seconds from one history to all scores, x = K, t* or S. Untrained weights.
 
@@ -50,8 +53,8 @@ angle .083, .084 and .076 with τ of .07, .12 and .2; with τ = .07 thinking had
 was tried there.
 
 **Cost** in CPU seconds of one core, estimated from these pilots. World, per seed: `backbone` 13, `think` 28, `diffuse`
-37, `diffureason` 55 on SASRec, the same on HSTU, 90 for the four on GRU4Rec, 300 on the decoder; the others 240; other
-K 390; asking in other ways 100. Industrial & Scientific 650, forks 80, clock 20. That makes some 2,150 per seed, 10,800
+37, `diffureason` 55 on SASRec, the same on HSTU, 90 for the four on GRU4Rec, 300 on the decoder; the others 340; other
+K 320; asking in other ways 90. Industrial & Scientific 600, forks 60, clock 20. That makes some 2,100 per seed, 10,500
 for five: an hour and a half on two cores, if two processes of one thread each share the seeds.
 """
 
@@ -89,6 +92,7 @@ from reclib.reasoning import (
     DiffuReasonConfig,
     DiffuReasonLoss,
     DreamRec,
+    DreamRecConfig,
     ItemGRPO,
     MendedDreamRec,
     PRLLoss,
@@ -112,11 +116,14 @@ from reclib.world import AdWorld, AdWorldConfig
 
 NAME = "08_diffureason"
 LADDER = ("backbone", "think", "diffuse", "diffureason")
-DIFFUSING = ("diffuse", "diffuse only", "teacher-forced", "diffureason", "diffureason B", "staged")
+DIFFUSING = ("diffuse", "diffuse only", "teacher-forced", "diffureason", "cold", "diffureason B", "staged")
 SAMPLES = 16  # of a sampled answer, unless it is swept
 DRAWS = 3  # repetitions of a sampled measurement
 FIRST_STAGE = 0.75  # share of the epochs of `staged` that come before GRPO
 SECOND_STAGE_LR = 0.1  # … whose learning rate is smaller by this factor
+RL_WARMUP = 0.2  # share of training in which the weight of L_RL grows; ranks are noise at first
+LONGER = 4  # times the epochs
+MENDED = DreamRecConfig(levels=50)  # of `mended dreamrec`
 
 
 def ladder(*backbones: str) -> tuple[str, ...]:
@@ -124,8 +131,9 @@ def ladder(*backbones: str) -> tuple[str, ...]:
     return tuple(f"{method}, {backbone}" for backbone in backbones for method in LADDER)
 
 
-SOME = tuple(f"{m}, sasrec" for m in ("dot", "deeper", "rearec", "dreamrec", "mended dreamrec"))
-OTHERS = (*SOME, *(f"{m}, sasrec" for m in ("diffuse only", "teacher-forced", "diffureason B", "staged")))
+SOME = tuple(f"{m}, sasrec" for m in ("dot", "deeper", "longer", "rearec", "mended dreamrec"))
+MORE = ("dreamrec", "diffuse only", "teacher-forced", "cold", "diffureason B", "staged")
+OTHERS = (*SOME, *(f"{m}, sasrec" for m in MORE))
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,7 @@ class Forks:
     """The plainest question about uncertainty, and how long everybody may learn it."""
 
     arms: tuple[str, ...] = (
-        "backbone, sasrec", "think, sasrec", "teacher-forced, sasrec", "diffuse, sasrec", "diffureason, sasrec",
+        "backbone, sasrec", "teacher-forced, sasrec", "diffuse, sasrec", "diffureason, sasrec",
     )  # fmt: skip
     ways: tuple[int, ...] = (1, 2, 4, 8)  # m
     users: int = 1500
@@ -191,7 +199,7 @@ class Config:
             DiffuReasonConfig(tau=0.12),
             dot_tau=0.3,
             dials=(("n_users", 1500), ("n_items", 600), ("topics_per_sector", 1), ("mean_events", 40)),
-            thoughts=(1, 4, 8),
+            thoughts=(4, 8),
             served=tuple(f"{m}, sasrec" for m in ("think", "rearec", "teacher-forced", "diffuse", "diffureason")),
         ),
         Study(
@@ -318,7 +326,7 @@ def build(
     """
     if method == "dot":
         return backbone(1), NextItemLoss()
-    if method in ("backbone", "deeper"):
+    if method in ("backbone", "deeper", "longer"):
         return Thinker(
             backbone(1 + sizes.thoughts if method == "deeper" else 1), replace(sizes, thoughts=0)
         ), think_loss
@@ -334,19 +342,26 @@ def build(
         return DiffuReason(backbone(1), sizes), DiffuReasonLoss()
     if method == "diffureason":
         return DiffuReason(backbone(1), sizes), DiffuReasonLoss(ChainGRPO())
+    if method == "cold":
+        return PureNoiseDiffuReason(backbone(1), replace(sizes, start=sizes.levels)), DiffuReasonLoss(ChainGRPO())
     if method == "diffureason B":
         return DiffuReason(backbone(1), sizes), DiffuReasonLoss(ItemGRPO(), l_rl=0.1)
     raise ValueError(
-        f"method: there is no {method!r}; choose from {', '.join(LADDER)}, dot, deeper, diffuse only, teacher-forced, "
-        "diffureason B, staged, rearec"
+        f"method: there is no {method!r}; choose from {', '.join(LADDER)}, dot, deeper, longer, diffuse only, "
+        "teacher-forced, cold, diffureason B, staged, rearec"
     )
 
 
-def recipe_of(study: Study, backbone: str) -> Recipe:
+def recipe_of(study: Study, method: str, backbone: str) -> Recipe:
     """The recipe of a study; the decoder has several tokens per item, so its histories and its training are shorter."""
     if backbone == "decoder":
         return replace(study.recipe, max_len=study.code_len, epochs=study.code_epochs)
-    return study.recipe
+    return replace(study.recipe, epochs=LONGER * study.recipe.epochs) if method == "longer" else study.recipe
+
+
+def warmed(loss: Any, steps: int) -> Any:
+    """The same loss, L_RL growing over a share of so many steps."""
+    return replace(loss, warmup=round(RL_WARMUP * steps)) if isinstance(loss, DiffuReasonLoss) else loss
 
 
 def train(
@@ -354,7 +369,7 @@ def train(
 ) -> tuple[Any, FitResult]:
     """Train an arm of a study."""
     method, _, backbone = arm.partition(", ")
-    split, r = data.split, recipe_of(study, backbone)
+    split, r = data.split, recipe_of(study, method, backbone)
 
     def make(times: int) -> nn.Module:
         return backbone_of(backbone, split.train.n_items, replace(r, layers=times * r.layers), lambda: data.ids)
@@ -368,10 +383,11 @@ def train(
             model, loss = DreamRec(split.train.n_items, sizes), dreamrec_loss
         elif method == "mended dreamrec":
             trained, _ = train(f"backbone, {backbone}", study, data, seed, progress=progress)
-            model, loss = MendedDreamRec(trained.backbone.vectors().detach(), sizes), dreamrec_loss
+            model, loss = MendedDreamRec(trained.backbone.vectors().detach(), sizes, MENDED), dreamrec_loss
         else:
             model, loss = build(method, make, study.sizes, study.dot_tau)
     batches = SequenceBatches(split.train, max_len=r.max_len, batch_size=r.batch_size, seed=seed)
+    loss = warmed(loss, r.epochs * batches.steps(0))
     if method != "staged":
         return model, fit_by_validation(model, batches, loss, split, r, seed, checkpoint=checkpoint, progress=progress)
     return model, two_stages(model, batches, loss, split, r, seed, checkpoint, progress=progress)
@@ -388,7 +404,10 @@ def two_stages(
     *,
     progress: bool,
 ) -> FitResult:
-    """L_sup alone, then L_RL alone, with as many epochs as joint training; each stage keeps its best epoch."""
+    """L_sup alone, then L_RL alone, with as many epochs as joint training.
+
+    The second stage goes on from the best epoch of the first; the best epoch of both is kept, as joint training's is.
+    """
     first = min(max(1, round(FIRST_STAGE * recipe.epochs)), recipe.epochs - 1)
     stages = (
         (loss, replace(recipe, epochs=first)),
@@ -396,13 +415,19 @@ def two_stages(
     )
     results = []
     paths = (None, None) if checkpoint is None else _of_stages(checkpoint)
+    weights = []
     for path, (stage, r) in zip(paths, stages, strict=True):
         results.append(fit_by_validation(model, batches, stage, split, r, seed, checkpoint=path, progress=progress))
         anchor(model)
+        weights.append({key: value.clone() for key, value in model.state_dict().items()})
     one, two = results
+    best = first + two.best_epoch
+    if one.log[one.best_epoch]["valid"] >= two.log[two.best_epoch]["valid"]:
+        best = one.best_epoch
+        model.load_state_dict(weights[0])
     seconds = one.seconds + two.seconds
     targets = sum(entry["targets"] for entry in (*one.log, *two.log))
-    return FitResult([*one.log, *two.log], first + two.best_epoch, seconds, targets / seconds)
+    return FitResult([*one.log, *two.log], best, seconds, targets / seconds)
 
 
 def _of_stages(checkpoint: Path) -> tuple[Path, Path]:
@@ -415,17 +440,24 @@ def about(study: Study, arm: str) -> dict[str, Any]:
     found: dict[str, Any] = {"world": study.world, "dials": dict(study.dials)} if study.dataset == "adworld" else {}
     if not backbone:
         return found
-    found |= {"recipe": asdict(recipe_of(study, backbone)), "sizes": asdict(study.sizes)}
+    found |= {"recipe": asdict(recipe_of(study, method, backbone)), "sizes": asdict(study.sizes)}
     if backbone == "decoder":
         found["code"] = asdict(study.code)
     if method == "rearec":
         found |= {"dot_tau": study.dot_tau, "loss": asdict(PRLLoss())}
     if method in DIFFUSING:
         _, loss = build(method, lambda _: ThinkingSASRec(1, SASRecConfig(dim=2)), study.sizes)
-        found["loss"] = asdict(loss)
+        found["loss"] = asdict(loss) | {"warmup": RL_WARMUP}
+    if method.endswith("dreamrec"):
+        found["dreamrec"] = asdict(DreamRecConfig() if method == "dreamrec" else MENDED)
     if method == "staged":
         found |= {"stages": [FIRST_STAGE, SECOND_STAGE_LR, asdict(ChainGRPO())]}
     return found
+
+
+def asking(study: Study) -> dict[str, Any]:
+    """What the numbers of the other ways of asking depend on, besides the arm."""
+    return {"noise": study.noise, "samples": study.samples, "draws": DRAWS}
 
 
 def _arm(study: Study, arm: str, seed: int, data: Data, common: dict[str, Any]) -> None:
@@ -449,13 +481,14 @@ def _arm(study: Study, arm: str, seed: int, data: Data, common: dict[str, Any]) 
                 log.log(metric, value)
     if arm in study.served:
         for setting, measurements in ways(arm.partition(", ")[0], study).items():
-            with record(NAME, arm=arm, setting=setting, **key) as log:
+            asked = key | {"config": key["config"] | asking(study)}
+            with record(NAME, arm=arm, setting=setting, **asked) as log:
                 if not log.finished:
                     for metric, value, x in measurements(trained()[0], data, seed):
                         log.log(metric, value, x)
     if arm == "backbone, sasrec":
         dropped = "mc-dropout, sasrec"
-        with record(NAME, arm=dropped, **key) as log:
+        with record(NAME, arm=dropped, **(key | {"config": key["config"] | {"passes": SAMPLES}})) as log:
             if not log.finished:
                 for metric, value in measure(McDropout(trained()[0], SAMPLES), data.split).items():
                     log.log(metric, value)
@@ -574,9 +607,6 @@ def ways(method: str, study: Study) -> dict[str, Measurements]:
         for n in sorted({1, 2, max(1, top // 2), top}):
             yield "test/ndcg@10", ndcg(Asked(model, refined(top, n)), data.split.test), n
 
-    def cold_steps(model: Any, data: Data, seed: int) -> Iterable[tuple[str, float, float | None]]:
-        return steps(from_noise(model), data, seed)
-
     def samples(model: Any, data: Data, seed: int) -> Iterable[tuple[str, float, float | None]]:
         for n in study.samples:
             for kind in ("mean", "best", "mixture"):
@@ -591,8 +621,7 @@ def ways(method: str, study: Study) -> dict[str, Measurements]:
 
     found: dict[str, Measurements] = {"noise": noise}
     if method in DIFFUSING:
-        found |= {"level": level, "steps": steps, "pure noise": cold_steps, "samples": samples}
-        found |= {"pure noise, samples": cold_samples}
+        found |= {"level": level, "steps": steps, "samples": samples, "pure noise, samples": cold_samples}
     if method == "diffureason":
         found["gradient"] = gradients
     return found
@@ -718,6 +747,13 @@ def forks(users: int, seed: int, ways: Sequence[int], draw: int = 0) -> Crossroa
     return Crossroads(log, m[cue], allowed)
 
 
+def decided(scores: Float[Tensor, "*batch items"]) -> Float[Tensor, "*batch"]:
+    """Probability of the likeliest cluster of answers: near 1 for an intent, 1/m for a compromise between m of them."""
+    answers = scores.softmax(-1)[..., 1 : 1 + CLUSTERS * PER_CLUSTER]
+    likeliest: Tensor = answers.view(*answers.shape[:-1], CLUSTERS, PER_CLUSTER).sum(-1).amax(-1)
+    return likeliest
+
+
 def train_on_forks(task: Forks, arm: str, seed: int) -> Any:
     """Train an arm on the answers."""
     method, _, backbone = arm.partition(", ")
@@ -732,6 +768,7 @@ def train_on_forks(task: Forks, arm: str, seed: int) -> Any:
         torch.manual_seed(seed)
         model, loss = build(method, make, task.sizes)
     batches = AnswerBatches(log, max_len=width, batch_size=32, seed=seed)
+    loss = warmed(loss, task.epochs * batches.steps(0))
     fit(model, batches, loss, FitConfig(task.epochs, task.lr, seed=seed), progress=False)
     return model
 
@@ -749,17 +786,20 @@ def at_forks(model: Thinker, task: Forks, seed: int) -> Iterable[tuple[str, floa
     yield "served/ndcg@10", unmasked(Asked(model, plain(model))), None
     with torch.no_grad():
         served = model.refine(c) if isinstance(model, DiffuReason) else c
-        said = {"softmax": softmax_entropy(model.rank(served))}
+        scores = model.rank(served)
+        said = {"softmax": softmax_entropy(scores), "decided": decided(scores)}
         if isinstance(model, DiffuReason):
             drawn = model.sample(
                 c.expand(task.samples, -1, -1), generator=torch.Generator().manual_seed(seed)
             ).u  # samples users dim
-            cluster = test.cluster(model.rank(drawn).argmax(-1))
+            scores = model.rank(drawn)
+            cluster = test.cluster(scores.argmax(-1))
             chosen = F.one_hot(cluster, CLUSTERS + 1)[..., :CLUSTERS]
             allowed = torch.from_numpy(test.allowed)
             said["spread"] = spread(drawn)
             said["modes/hit"] = (chosen * allowed).sum(-1).double().mean(0)
             said["modes/found"] = ((chosen.sum(0) > 0) * allowed).sum(-1).double() / allowed.sum(-1)
+            said["modes/decided"] = decided(scores).mean(0)
     if isinstance(model, DiffuReason):
         for kind in ("mean", "best", "mixture"):
             answer = sampled(kind, SAMPLES, torch.Generator().manual_seed(seed))
@@ -771,7 +811,7 @@ def at_forks(model: Thinker, task: Forks, seed: int) -> Iterable[tuple[str, floa
 
 
 def _fork(task: Forks, arm: str, seed: int, common: dict[str, Any]) -> None:
-    config = {key: value for key, value in asdict(task).items() if key != "arms"}
+    config = {key: value for key, value in asdict(task).items() if key != "arms"} | {"warmup": RL_WARMUP}
     trained = cache(lambda: train_on_forks(task, arm, seed))
     settings: dict[str, Callable[[Any], Any]] = {"forks": lambda model: model}
     if arm.partition(", ")[0] in DIFFUSING:
@@ -825,11 +865,14 @@ def _clock(clock: Clock, seed: int, common: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def _seconds(model: Recommender, history: Int[Tensor, "one time"], repeats: int) -> float:
-    """Median wall time; the first call is not counted."""
+    """Median wall time on one core; the first call is not counted."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     model.score(history)
     found = []
     for _ in range(repeats):
         began = time.perf_counter()
         model.score(history)
         found.append(time.perf_counter() - began)
+    torch.set_num_threads(threads)
     return statistics.median(found)

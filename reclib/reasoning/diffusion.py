@@ -119,7 +119,7 @@ class Denoiser(nn.Module):
         self, x: Float[Tensor, "*batch dim"], c: Float[Tensor, "*batch dim"], t: Int[Tensor, "*level"]
     ) -> Float[Tensor, "*batch dim"]:
         """x̂_0 of each row; t is a level, or one per row."""
-        when = self.time(self.waves)[t]
+        when = self.time(self.waves[t]) if t.dim() == 0 else self.time(self.waves)[t]  # one level, or a table of all
         y: Tensor = self.net(torch.cat([x, c, when.expand_as(x)], dim=-1))
         return y
 

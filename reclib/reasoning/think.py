@@ -57,8 +57,8 @@ class Thinker(nn.Module):
         self.backbone: Backbone = backbone
         self.config = config or ThinkConfig()
         self.n_items, self.dim, self.max_len = backbone.n_items, backbone.dim, backbone.max_len
-        self.places = nn.Embedding(self.config.thoughts, backbone.dim)  # p_1 … p_K
-        nn.init.normal_(self.places.weight, std=0.02)
+        self.positions = nn.Embedding(self.config.thoughts, backbone.dim)  # p_1 … p_K
+        nn.init.normal_(self.positions.weight, std=0.02)
 
     def states(
         self, history: Int[Tensor, "batch time"], since: int = 0, disturb: Disturbance | None = None
@@ -77,7 +77,7 @@ class Thinker(nn.Module):
     ) -> Float[Tensor, "states batch places dim"]:
         """The same for a history that was read before."""
         found = [hidden]
-        for p in self.places.weight:
+        for p in self.positions.weight:
             r, cache = self.backbone.step(found[-1] + p, cache)
             found.append(r if disturb is None else disturb(r))
         return torch.stack(found)

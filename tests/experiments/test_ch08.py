@@ -100,6 +100,19 @@ def test_modes_are_counted_by_hand():
     assert rows["modes/hit", 2] == pytest.approx(hit / 40)
     assert rows["modes/found", 2] == pytest.approx(found / 40)
     assert rows["entropy", 2] == pytest.approx(np.log(8))
+    drawn = model.sample(c.expand(4, -1, -1), generator=torch.Generator().manual_seed(0)).u
+    assert rows["modes/decided", 2] == pytest.approx(float(ch08.decided(model.rank(drawn)).mean()))
+    assert rows["decided", 2] == pytest.approx(float(ch08.decided(model.rank(model.refine(c))).mean()))
+
+
+def test_a_compromise_hits_a_mode_but_has_not_decided():
+    items = torch.zeros(57, 8)
+    items[1:33] = torch.eye(8).repeat_interleave(4, dim=0)
+    one, four = torch.eye(8)[0], torch.eye(8)[:4].sum(0) / 2
+    scores = 20 * torch.stack([one, four]) @ items.T
+    scores[:, 0] = -torch.inf
+    assert (ch08.forks(10, 0, (1,)).cluster(scores.argmax(-1)) < 4).all()
+    assert ch08.decided(scores).tolist() == pytest.approx([1, 1 / 4], abs=1e-2)
 
 
 # ---------------------------------------------------------------------------------------------------- ways of asking
@@ -171,7 +184,7 @@ def test_answers_stand_in_the_order_of_the_cases():
 
 def test_intent_is_a_rank_correlation():
     study = SMOKE.studies[0]
-    data, model = ch08.Data(study, 0), reasoner()
+    data = ch08.Data(study, 0)
     torch.manual_seed(0)
     model = DiffuReason(ThinkingSASRec(120, SASRecConfig(dim=8, max_len=20)), DiffuReasonConfig()).eval()
     found = ch08.intent(model, data, 3, samples=8)
@@ -184,6 +197,27 @@ def test_intent_is_a_rank_correlation():
     assert set(found) == {"topic/spread", "topic/softmax", "item/spread", "item/softmax"}
 
 
+def test_agreement_of_gradients_by_hand(monkeypatch):
+    def always(model, c, target):
+        return sum(p.sum() for p in model.denoiser.parameters())
+
+    class Undecided:  # twelve draws, six of them the other way: 30 pairs agree, 36 do not
+        calls = 0
+
+        def __call__(self, model, c, target):
+            self.calls += 1
+            return (-1) ** self.calls * always(model, c, target)
+
+    chain = ch08.ChainGRPO
+    monkeypatch.setattr(ch08, "ChainGRPO", lambda **given: always if given else chain())
+    monkeypatch.setattr(ch08, "ItemGRPO", Undecided)
+    torch.manual_seed(0)
+    model = DiffuReason(ThinkingSASRec(120, SASRecConfig(dim=8, max_len=20)), DiffuReasonConfig()).eval()
+    found = {metric: value for metric, value, _ in ch08.gradients(model, ch08.Data(SMOKE.studies[0], 0), 0, users=8)}
+    assert found["agreement/A"] == pytest.approx(1, abs=1e-5)
+    assert found["agreement/B"] == pytest.approx((30 - 36) / 66, abs=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------------------- arms
 
 
@@ -194,7 +228,8 @@ def test_arms_are_built_by_name():
         made.append(times)
         return ThinkingSASRec(20, SASRecConfig(dim=8, layers=2 * times, max_len=6))
 
-    for method in (*ch08.LADDER, "dot", "diffuse only", "teacher-forced", "diffureason B", "staged", "rearec"):
+    others = ("dot", "longer", "diffuse only", "teacher-forced", "cold", "diffureason B", "staged", "rearec")
+    for method in (*ch08.LADDER, *others):
         ch08.build(method, backbone, sizes)
     assert set(made) == {1}
     deeper, _ = ch08.build("deeper", backbone, sizes)
@@ -229,13 +264,13 @@ def test_a_deeper_backbone_runs_through_as_many_blocks_as_thinking():
 
 
 def test_two_stages_have_as_many_epochs_as_joint_training(monkeypatch):
-    seen = []
+    seen, valid = [], iter((0.1, 0.2, 0.2, 0.1))
 
     def noted(model, batches, loss, split, recipe, seed, **_):
         seen.append((loss, recipe.epochs, recipe.lr))
         with torch.no_grad():
             model.denoiser.net[0].weight += 1
-        return FitResult([{"targets": 1.0}] * recipe.epochs, 0, 1.0, 1.0)
+        return FitResult([{"targets": 1.0, "valid": next(valid)}] * recipe.epochs, 0, 1.0, 1.0)
 
     monkeypatch.setattr(ch08, "fit_by_validation", noted)
     model, loss, split = reasoner(), DiffuReasonLoss(), ch08.Data(SMOKE.studies[0], 0).split
@@ -247,6 +282,10 @@ def test_two_stages_have_as_many_epochs_as_joint_training(monkeypatch):
     assert len(result.log) == 8
     assert result.best_epoch == 6
     assert torch.equal(model.reference.net[0].weight, model.denoiser.net[0].weight)
+    before = model.denoiser.net[0].weight.clone()  # now the second stage only does harm: that of the first is kept
+    result = ch08.two_stages(model, batches, loss, split, Recipe(epochs=8, lr=0.01), 0, None, progress=False)
+    assert result.best_epoch == 0
+    assert_close(model.denoiser.net[0].weight, before + 1)
 
 
 def test_what_an_arm_depends_on():
@@ -257,6 +296,15 @@ def test_what_an_arm_depends_on():
     assert "recipe" not in ch08.about(study, "transitions")
     assert ch08.about(study, "think, decoder")["recipe"]["max_len"] == study.code_len
     assert "loss" not in ch08.about(study, "think, sasrec")
+    assert ch08.about(study, "longer, sasrec")["recipe"]["epochs"] == 4 * study.recipe.epochs
+    assert ch08.about(study, "dreamrec, sasrec")["dreamrec"]["levels"] == 200
+    assert ch08.about(study, "mended dreamrec, sasrec")["dreamrec"]["levels"] == 50
+
+
+def test_the_weight_of_grpo_grows_over_a_fifth_of_training():
+    assert ch08.warmed(DiffuReasonLoss(), 500).warmup == 100
+    other = AlignmentLoss(ch08.ChainGRPO())
+    assert ch08.warmed(other, 500) is other
 
 
 # -------------------------------------------------------------------------------------------------------------- a run
@@ -284,8 +332,7 @@ def test_a_run_records_every_arm_and_every_way_of_asking(smoke):
     diffusing = [f"{method}, sasrec" for method in ("teacher-forced", "diffuse", "diffureason")]
     assert at("noise", "test/ndcg@10") == {(arm, 1.0) for arm in study.served}
     assert at("level", "test/ndcg@10") == {(arm, t) for arm in diffusing for t in (1, 2, 3, 4)}
-    for setting in ("steps", "pure noise"):
-        assert at(setting, "test/ndcg@10") == {(arm, n) for arm in diffusing for n in (1, 2, 4)}
+    assert at("steps", "test/ndcg@10") == {(arm, n) for arm in diffusing for n in (1, 2, 4)}
     for setting in ("samples", "pure noise, samples"):
         for kind in ("mean", "best", "mixture"):
             assert at(setting, f"{kind}/ndcg@10") == {(arm, 2) for arm in diffusing}

@@ -7,6 +7,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
+from reclib.objectives import group_advantages
 from reclib.reasoning import AlignmentLoss, ChainGRPO, ItemGRPO
 from reclib.reasoning.align import gain, rewards, zero_variance_share
 from reclib.reasoning.diffusion import gaussian_kl, log_density, to_noise_scale
@@ -45,7 +46,8 @@ def test_equal_rewards_teach_nothing():  # oracle 6
     model = reasoner()
     c, chain, _ = drawn_group(model)
     reference = model.means(chain.x, c, model.denoiser).detach()
-    ChainGRPO(b=0.01).of(model, chain.x, c, torch.zeros(3, 4), reference).backward()
+    advantage = group_advantages(torch.full((3, 4), 0.63), eps=1e-6).advantages
+    ChainGRPO(b=0.01).of(model, chain.x, c, advantage, reference).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
     model.rank = lambda u: torch.ones(*u.shape[:-1], 21).index_fill(-1, tensor([0]), -torch.inf)  # all items tie
     assert zero_variance_share(model, guesses(3), tensor([1, 2, 3]), 4, None) == 1.0
@@ -126,7 +128,7 @@ def test_end_to_end(align):  # oracle 7
     def reached(part):
         return sum(float(p.grad.abs().sum()) for p in part.parameters() if p.grad is not None)
 
-    for part in (model.denoiser, model.places, model.backbone.blocks):
+    for part in (model.denoiser, model.positions, model.backbone.blocks):
         assert reached(part) > 0
     assert reached(model.reference) == 0
     model.zero_grad()
@@ -134,7 +136,7 @@ def test_end_to_end(align):  # oracle 7
     c, target = model.hypothesis(drawn()).detach(), tensor([3, 4, 5])
     align(model, c, target).backward()
     assert reached(model.denoiser) > 0
-    assert reached(model.places) == reached(model.backbone.blocks) == 0
+    assert reached(model.positions) == reached(model.backbone.blocks) == 0
 
 
 def test_the_kl_divergence_pulls_towards_the_reference():

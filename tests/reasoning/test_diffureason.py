@@ -33,7 +33,7 @@ def reasoner(kind=DiffuReason, name="sasrec", **more):
     model = kind(build(name), DiffuReasonConfig(**{"levels": 6, "start": 4, **more})).double().eval()
     g = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for parameter in (*model.denoiser.parameters(), *model.reference.parameters(), model.places.weight):
+        for parameter in (*model.denoiser.parameters(), *model.reference.parameters(), model.positions.weight):
             parameter.normal_(std=0.3, generator=g)
     return model
 

@@ -17,7 +17,7 @@ from tests.reasoning.test_backbones import BACKBONES, N_ITEMS, WIDTH, build, dra
 def thinker(name="sasrec", thoughts=2, tau=0.07, **more):
     model = Thinker(build(name, **more), ThinkConfig(thoughts, tau)).double().eval()
     with torch.no_grad():
-        model.places.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(3))
+        model.positions.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(3))
     return model
 
 
@@ -37,8 +37,8 @@ def test_without_thoughts_it_is_the_backbone_bit_for_bit(name):  # oracle 8
 def test_thoughts_follow_one_another(name):
     model, history = thinker(name), drawn()
     hidden, cache = model.backbone.read(history)
-    one, cache = model.backbone.step(hidden + model.places.weight[0], cache)
-    two, _ = model.backbone.step(one + model.places.weight[1], cache)
+    one, cache = model.backbone.step(hidden + model.positions.weight[0], cache)
+    two, _ = model.backbone.step(one + model.positions.weight[1], cache)
     assert_close(model.states(history), torch.stack([hidden, one, two]))
 
 
