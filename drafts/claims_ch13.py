@@ -2,14 +2,17 @@
 
 Experiment `13_drpo`; its module says what arms, data sets and settings are, and how rivals were tuned. The authors'
 simulator was not released, so what is tested is direction, and size relative to other arms; where the paper has eCPM,
-its number is divided by five, which makes it a reward (their tables have both). `Least` over rivals: better than each.
+its number is divided by five, which makes it a reward (their tables have both). `Least` over rivals: better than each,
+seed by seed, which is a little harder than being better than each on average.
 
 What had been seen before the thresholds were fixed: the spec sheet's one-seed numbers of an earlier replica (its §5),
 and pilots in the tuning world (seed 1000, no seed of the record). 1,500 steps at Extreme: DRPO .597, λ from .3 to .9
 the same to .005; DRPO-Exp at the paper's β .247 and at β = 1 .604; the best of six of IQL .602, CRR .601, AWR .577,
 AsymRE .581 (at the mean .37), BPPO .614, %BC .594, taper .599, capped KL .603; the oracle at 1,000 steps .605. APG at
 1,000 steps .170 (Medium) and .166, ‖μ‖ 163 and 95. Adaptive fractions at 1,000 steps .2 (λ = .6, Medium) and the floor.
-In the ad world (500 to 1,000 steps) BC .008, DRPO .021 to .031, APG .015 to .033.
+In the ad world (500 to 1,000 steps) BC .008, DRPO .021 to .031, APG .015 to .033. After these pilots the weights and
+batches of a seed got other random numbers, and ads that a user has clicked before are no longer shown by the policies
+that are judged. In another pilot at Extreme, 1,200 steps with β = .05, σ of DRPO-Exp went from .607 to .593 only.
 """
 
 from reclib.ledger import Cell, Claim, Difference, Least, Ratio
@@ -115,6 +118,20 @@ CLAIMS = (
         fixed=FIXED,
     ),
     Claim(
+        id="ch13-equal-budget",
+        paper=BOOK,
+        chapter=13,
+        claim="With six settings for everybody, DRPO included, it still earns more at Extreme than CRR, BPPO, AWR, "
+        "IQL, AsymRE and %BC.",
+        paper_value=None,
+        paper_setting=f"not in the paper, which does not tune DRPO; {SEEN}",
+        experiment=NAME,
+        statistic=beats("drpo, tuned", tuple(arm for arm in TUNED if arm != "bc"), EXTREME),
+        direction=">",
+        threshold=0.0,
+        fixed=FIXED,
+    ),
+    Claim(
         id="ch13-flat-is-enough",
         paper=BOOK,
         chapter=13,
@@ -162,9 +179,10 @@ CLAIMS = (
         id="ch13-exp-tuned",
         paper=BOOK,
         chapter=13,
-        claim="The paper's temperature is too low: tuned, DRPO-Exp earns at least .02 more at Extreme.",
+        claim="The paper's temperature is far from the best: tuned, DRPO-Exp earns at least .02 more at Extreme.",
         paper_value=None,
-        paper_setting=f"not in the paper; {SEEN}",
+        paper_setting="not in the paper; whether the temperature or the scale of the weights is to blame is told by "
+        f"the arm 'drpo-exp, normalised'; {SEEN}",
         experiment=NAME,
         statistic=Difference(end("drpo-exp, tuned", EXTREME), end("drpo-exp", EXTREME)),
         direction=">",
@@ -206,13 +224,14 @@ CLAIMS = (
         id="ch13-apg-distance",
         paper=DRPO,
         chapter=13,
-        claim="Its mean action runs away: more than 3.8 from what the user wants, whose length is 1.",
-        paper_value=3.8,
-        paper_setting=f"RecSim: distance above 3.8 at both mixtures; {SEEN}",
+        claim="Its mean action runs away: more than 3.8 from what the user wants, whose length is 1 (log₁₀ 3.8 = .58).",
+        paper_value=0.58,
+        paper_setting="RecSim: distance above 3.8 at both mixtures; the logarithm, because seeds may differ by powers "
+        f"of ten; {SEEN}",
         experiment=NAME,
-        statistic=Least((end("apg", MEDIUM, "distance"), end("apg", EXTREME, "distance"))),
+        statistic=Least((end("apg", MEDIUM, "log10_distance"), end("apg", EXTREME, "log10_distance"))),
         direction=">",
-        threshold=3.8,
+        threshold=0.58,
         fixed=FIXED,
     ),
     # ---------------------------------------------------------------- ablation
@@ -236,9 +255,9 @@ CLAIMS = (
         chapter=13,
         claim="A fixed filter earns more than soft weights alone.",
         paper_value=0.032,
-        paper_setting="unnamed setting, eCPM 1.31 against 1.15; here at Extreme, κ the best of six, soft is w⁻ = .1",
+        paper_setting="unnamed setting, eCPM 1.31 against 1.15; here at Extreme, κ and w⁻ both the best of six",
         experiment=NAME,
-        statistic=Difference(end("drpo, fixed", EXTREME), end("scaled negatives", EXTREME)),
+        statistic=Difference(end("drpo, fixed", EXTREME), end("scaled negatives, tuned", EXTREME)),
         direction=">",
         threshold=0.0,
         fixed=FIXED,
@@ -362,7 +381,7 @@ CLAIMS = (
         chapter=13,
         claim="At 80 % noise it earns the most.",
         paper_value=0.036,
-        paper_setting="Fig. 3: eCPM 1.33 against 1.15 (IQL), 1.06, .76; here against all seven, each tuned",
+        paper_setting="Fig. 3: eCPM 1.33 against 1.15 (IQL), 1.06, .76; here against seven, all but BC tuned",
         experiment=NAME,
         statistic=beats("drpo", TUNED, NOISE, x=0.8),
         direction=">",
@@ -675,10 +694,10 @@ CLAIMS = (
         id="ch13-state-mends",
         paper=BOOK,
         chapter=13,
-        claim="If users differ in scale, residuals mend half of it, and the dual for every state more: a larger share "
-        "of the stingy among the rows let through.",
+        claim="If users differ in scale, the dual for every state mends more than residuals do: a larger share of the "
+        "stingy among the rows let through.",
         paper_value=None,
-        paper_setting="not in the paper; stingy users' rewards are halved",
+        paper_setting="not in the paper; stingy users' rewards are halved, and so are their residuals",
         experiment=NAME,
         statistic=Difference(
             end("drpo, state", "unequal, scale", "stingy_share"),
@@ -747,12 +766,13 @@ CLAIMS = (
         id="ch13-shop",
         paper=BOOK,
         chapter=13,
-        claim="On the real log nothing can be told: DRPO's interval does not even lie above that of cloning.",
+        claim="On the real log nobody can tell that DRPO is better than cloning: the interval of the difference on the "
+        "same rounds reaches below zero.",
         paper_value=None,
-        paper_setting="Open Bandit, men; SNIPS, lower end for DRPO minus upper end for BC, over rounds; the seeds are "
-        "those of the weights",
+        paper_setting="Open Bandit, men; lower end of the 95 % bootstrap interval over rounds of SNIPS of DRPO minus "
+        "that of BC; the seeds are those of the weights",
         experiment=NAME,
-        statistic=Difference(end("drpo", "open-bandit men", "snips/low"), end("bc", "open-bandit men", "snips/high")),
+        statistic=end("drpo", "open-bandit men", "snips/gain/low"),
         direction="<",
         threshold=0.0,
         fixed=FIXED,

@@ -3,8 +3,11 @@ r"""Logs of ads with propensities: the ad world's mixed logging policies, and th
 *Ad world.* A context is a moment in a user's life; the state is what the platform knows of it: what can be read in the
 last `recent` clicks (weights .9^age) and in the very last one, and the profile. An action is an ad; the policy knows
 what everybody can read in it, its topic included. The reward is the bid if it is clicked, else 0, with the mean bid as
-unit. The policy is not told what the user has clicked before; such ads are never clicked again and earn nothing. On
-contexts of its own the value of any policy is an exact sum, $\frac1n\sum_x\sum_a\pi(a|x)\,c(x,a)\,bid(x,a)$.
+unit. On contexts of its own the value of any policy is an exact sum,
+$\frac1n\sum_x\sum_a\pi(a|x)\,c(x,a)\,bid(x,a)$. Nobody shows an ad again that the user has clicked: the logging
+policies leave it out, and so does the policy that is judged, whose softmax runs over the other ads (`AdLogs.allowed`;
+our choice). In training it runs over all. A policy judged without that rule would put weight where the log has none
+(the uniform policy an eighth of it), and SNIPS and the doubly robust estimate would be wrong for any length of the log.
 
 *Open Bandit.* Policies learn from what Thompson sampling showed (`bts`) and are judged on what the uniform policy
 showed (`random`), whose propensities are all $1/\text{items}$. Position is ignored. The reward model of the doubly
@@ -19,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reclib.data.interactions import Interactions, padded_index
@@ -60,9 +63,14 @@ class AdLogs(NamedTuple):
     item: Float[Tensor, "runs items features"]  # what is known of an ad
     state: Float[Tensor, "runs contexts state"]  # of the contexts to be judged on
     earns: Float[Tensor, "runs contexts items"]  # exact expected reward of every ad there
+    clicked: Bool[Tensor, "runs contexts items"]  # by this user before: not to be shown again
     judged: Rows  # impressions there
     context: Int[Tensor, "runs rounds"]  # which context each of them had
     propensity: Float[Tensor, "runs rounds"]
+
+    def allowed(self, log_policy: Float[Tensor, "runs contexts items"]) -> Float[Tensor, "runs contexts items"]:
+        """A policy as it is run: over the ads that the user has not clicked yet."""
+        return log_policy.masked_fill(self.clicked, -torch.inf).log_softmax(-1)
 
     def value(self, log_policy: Float[Tensor, "runs contexts items"]) -> Float[Tensor, "runs"]:
         """Exact reward per impression, in mean bids."""
@@ -77,11 +85,11 @@ class AdLogs(NamedTuple):
 def make_ad_logs(configs: Sequence[AdLogConfig], seeds: Sequence[int]) -> AdLogs:
     """One world and log per pair of configuration and seed."""
     parts = [_one(config, seed) for config, seed in zip(configs, seeds, strict=True)]
-    state, action, reward, good, item, test, earns, jstate, jaction, jreward, jgood, context, propensity = (
+    state, action, reward, good, item, test, earns, clicked, jstate, jaction, jreward, jgood, context, propensity = (
         torch.from_numpy(np.stack(tables)) for tables in zip(*parts, strict=True)
     )
     judged = Rows(jstate, jaction, jreward, jgood)
-    return AdLogs(Rows(state, action, reward, good), item, test, earns, judged, context, propensity)
+    return AdLogs(Rows(state, action, reward, good), item, test, earns, clicked, judged, context, propensity)
 
 
 def _one(config: AdLogConfig, seed: int) -> tuple[np.ndarray, ...]:
@@ -106,10 +114,11 @@ def _one(config: AdLogConfig, seed: int) -> tuple[np.ndarray, ...]:
     moment = world.state(event=test)
     items = np.broadcast_to(np.arange(1, world.config.n_items + 1), (len(test), world.config.n_items))
     earns = world.expected_revenue(None, items, event=test) / unit
-    earns = np.where(world.truth.clicked(moment)[:, 1:], 0, earns).astype(np.float32)
+    clicked = world.truth.clicked(moment)[:, 1:]
+    earns = np.where(clicked, 0, earns).astype(np.float32)
     learnt = features(world, log, learn, config.recent)
     return (
-        learnt, action, reward, good, readable(world), state, earns,
+        learnt, action, reward, good, readable(world), state, earns, clicked,
         state[again], jaction, jreward, jgood, again, propensity.astype(np.float32),
     )  # fmt: skip
 
@@ -180,8 +189,7 @@ def estimates(
     log: LoggedFeedback, probability: Float[np.ndarray, "rounds items"], model: Float[np.ndarray, "rounds items"]
 ) -> dict[str, float]:
     """Every estimate of a policy's click rate, with the intervals of SNIPS and the doubly robust one."""
-    chosen = np.take_along_axis(probability, log.action[:, None], 1)[:, 0]
-    weight = off_policy.importance_weights(chosen, log.propensity)
+    weight = _weights(log, probability)
     interval = off_policy.snips_interval(log.reward, weight, np.random.default_rng(0))
     terms = off_policy.doubly_robust_terms(log.reward, log.action, weight, probability, model)
     half = 1.96 * terms.std(ddof=1) / np.sqrt(len(terms))
@@ -196,3 +204,17 @@ def estimates(
         "dm": off_policy.direct_method(probability, model),
         "effective rounds": off_policy.effective_sample_size(weight),
     }
+
+
+def gain(
+    log: LoggedFeedback, probability: Float[np.ndarray, "rounds items"], other: Float[np.ndarray, "rounds items"]
+) -> dict[str, float]:
+    """Click rate of a policy above that of another by SNIPS, with the interval of a paired bootstrap over rounds."""
+    weights = _weights(log, probability), _weights(log, other)
+    found = off_policy.snips_gain_interval(log.reward, *weights, np.random.default_rng(0))
+    return {"snips/gain": found.mean, "snips/gain/low": found.low, "snips/gain/high": found.high}
+
+
+def _weights(log: LoggedFeedback, probability: Float[np.ndarray, "rounds items"]) -> Float[np.ndarray, "rounds"]:
+    chosen = np.take_along_axis(probability, log.action[:, None], 1)[:, 0]
+    return off_policy.importance_weights(chosen, log.propensity)

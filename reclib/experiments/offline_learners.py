@@ -7,12 +7,14 @@ it is tuned. Methods and equations are in `reclib.objectives`.
 
 Our choices: values $V(s)$ and critics $Q(s,a)$ have the policy's sizes and Adam's same rate; CRR draws four actions, as
 its paper does, where the policy is Gaussian, and takes the exact mean where it is a softmax; BPPO clones for the first
-half of the steps, and then replaces π_k by the policy every `REFRESH` steps if the critic likes it better.
+half of the steps, and then looks `LOOKS // 2` times whether the critic likes the policy better than π_k, and if so
+replaces it.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -25,7 +27,10 @@ from tqdm.auto import tqdm
 from reclib.objectives import drpo, offline
 
 Knobs = Float[Tensor, "runs knobs"]
-REFRESH = 250  # steps between two looks of BPPO at its π_k
+LOOKS = 20  # looks of BPPO at its π_k if it improved all the time: one every 250 of 5,000 steps, however long the run
+RECENT = 20  # batches that a watch sees: the best 5 % of a single one are 16 rows, and their make-up is mostly chance
+# Added to a run's seed, so that its world (shift 0), networks, batches and draws share no random numbers.
+SHIFT = {"value": 1_000_003, "critic": 2_000_003, "policy": 3_000_003, "batches": 4_000_003, "actions": 5_000_003}
 
 # ------------------------------------------------------------------ stacked networks and policies
 
@@ -59,7 +64,8 @@ class GaussianActor(nn.Module):
     ) -> None:
         super().__init__()
         xi = torch.full((len(seeds), 1, dim), config.log_sigma)
-        self.policy = drpo.GaussianPolicy(StackedMLP((state, config.hidden, dim), seeds), xi)
+        net = StackedMLP((state, config.hidden, dim), _shifted(seeds, "policy"))
+        self.policy = drpo.GaussianPolicy(net, xi)
         self.critics = _critics(networks, (state, state + dim), (1, 1), config.hidden, seeds)
 
     def log_prob(
@@ -112,7 +118,7 @@ class SoftmaxActor(nn.Module):
         super().__init__()
         self.items = items
         width = items.shape[-1]
-        self.net = StackedMLP((state, config.hidden, width), seeds)
+        self.net = StackedMLP((state, config.hidden, width), _shifted(seeds, "policy"))
         self.critics = _critics(networks, (state, state), (1, width), config.hidden, seeds)
 
     def log_policy(self, state: Float[Tensor, "runs rows state"]) -> Float[Tensor, "runs rows items"]:
@@ -167,20 +173,20 @@ def _critics(
 ) -> nn.ModuleDict:
     """Weights of a critic do not depend on which other networks there are."""
     known = dict(zip(("value", "critic"), zip(inputs, outputs, strict=True), strict=True))
-    shift = {"value": 1_000_003, "critic": 2_000_003}
     return nn.ModuleDict(
-        {
-            name: StackedMLP((known[name][0], hidden, known[name][1]), [seed + shift[name] for seed in seeds])
-            for name in networks
-        }
+        {name: StackedMLP((known[name][0], hidden, known[name][1]), _shifted(seeds, name)) for name in networks}
     )
 
 
-class Noise:
-    """Random numbers of every run from a stream of its own."""
+def _shifted(seeds: Sequence[int], stream: str) -> list[int]:
+    return [seed + SHIFT[stream] for seed in seeds]
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.streams = [torch.Generator().manual_seed(1_000_003 * (seed + 1)) for seed in seeds]
+
+class Noise:
+    """Random numbers of every run from a stream of its own: for its "batches", or for the "actions" it draws."""
+
+    def __init__(self, seeds: Sequence[int], stream: str = "actions") -> None:
+        self.streams = [torch.Generator().manual_seed(seed) for seed in _shifted(seeds, stream)]
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "runs *shape"]:
         """In [0, 1)."""
@@ -272,7 +278,10 @@ class BC(Plain):
 
 
 class Oracle(BC):
-    """Clones the expert's rows alone, which nobody can know: the ceiling of every filter."""
+    """Clones the expert's rows alone, which nobody can know: a filter on who decided instead of on rewards.
+
+    No strict ceiling: there are few such rows, and chance has good ones too.
+    """
 
     def keep(self, log: Rows) -> Bool[Tensor, "runs rows"]:
         """The truth."""
@@ -415,7 +424,7 @@ class BPPO:
             return fit + offline.bc_loss(m.log_prob)
         if self.old is None:
             self.old = copy.deepcopy(m.actor)
-        elif m.step % REFRESH == 0:
+        elif m.step % max(m.steps // LOOKS, 1) == 0:
             self._replace(m)
         drawn = self.old.draw(m.rows.state, m.noise)
         with torch.no_grad():
@@ -480,6 +489,20 @@ class DRPOExp(AdaptiveBC):
     def loss(self, m: Moment) -> Float[Tensor, "runs"]:
         """Weights e^{(r - mean)/β} on the top."""
         return drpo.drpo_exp_loss(m.log_prob, m.rows.reward, self.fraction, self.beta)
+
+
+class NormalisedDRPOExp(DRPOExp):
+    """DRPO-Exp with weights that sum to 1 over the top, as the proposition's Q does (our choice).
+
+    As written, the mean weight of a batch at β = .05 is hundreds of times larger while P is on its way down than at the
+    floor. Adam's second moment remembers that for thousands of steps (our reading of a pilot in which σ hardly moved).
+    """
+
+    def loss(self, m: Moment) -> Float[Tensor, "runs"]:
+        """The same weights up to one factor per batch."""
+        top = drpo.top_rows(m.rows.reward, self.fraction)
+        exponent = (m.rows.reward / self.beta[:, None]).masked_fill(~top.mask, -torch.inf)
+        return -(exponent.softmax(-1) * m.log_prob).sum(-1)
 
 
 class FixedDRPO:
@@ -607,7 +630,7 @@ class StateDRPO:
 # ------------------------------------------------------------------ one loop for all
 
 
-Watch = Callable[[int, Actor, Any, "Rows | None"], None]  # steps done, policy, learner, the last batch
+Watch = Callable[[int, Actor, Any, Sequence[Rows]], None]  # steps done, policy, learner, the last batches
 Mix = Callable[[int, Actor, Rows, Noise], Rows]  # step, policy, a batch of the log, random numbers → the batch to use
 
 
@@ -633,20 +656,22 @@ def train(
         mix: changes a batch before it is used, for a stream that is partly the policy's own.
         name: of the progress bar.
     """
-    noise = Noise(seeds)
+    noise = Noise(seeds, "actions")  # apart from the batches, so that all arms see the same batches
     keep = learner.keep(log) if hasattr(learner, "keep") else None
-    batches = Batches(log, keep, config.batch_size, noise)
+    batches = Batches(log, keep, config.batch_size, Noise(seeds, "batches"))
+    recent: deque[Rows] = deque(maxlen=RECENT)
     optimizer = torch.optim.Adam(actor.parameters(), lr=config.lr, fused=True)
     if watch is not None:
-        watch(0, actor, learner, None)
+        watch(0, actor, learner, ())
     for step in tqdm(range(config.steps), disable=not progress, desc=name, leave=False):
         rows = batches.draw()
         if mix is not None:
             rows = mix(step, actor, rows, noise)
+        recent.append(rows)
         log_prob = actor.log_prob(rows.state, rows.action)
         loss = learner(Moment(actor, rows, log_prob, noise, step, config.steps))
         optimizer.zero_grad()
         torch.autograd.backward(loss.sum())
         optimizer.step()
         if watch is not None and ((step + 1) % every == 0 or step + 1 == config.steps):
-            watch(step + 1, actor, learner, rows)
+            watch(step + 1, actor, learner, recent)

@@ -1,5 +1,6 @@
 """Objectives of reinforcement learning: policy gradients and what the papers make of them."""
 
+from reclib.objectives.drpo import adaptive_fraction, drpo_loss, top_fraction_weights
 from reclib.objectives.grpo import (
     GroupAdvantages,
     dapo_loss,
@@ -13,11 +14,14 @@ from reclib.objectives.grpo import (
 
 __all__ = [
     "GroupAdvantages",
+    "adaptive_fraction",
     "dapo_loss",
+    "drpo_loss",
     "group_advantages",
     "grpo_loss",
     "gspo_loss",
     "leave_one_out_baseline",
     "ppo_loss",
     "reinforce_loss",
+    "top_fraction_weights",
 ]

@@ -164,6 +164,7 @@ def dual_objective(
     filter, which drops users with low rewards).
     """
     check_fraction(kappa, "kappa")
+    check_rewards(reward)
     return nu + (reward - nu).clamp(min=0) / kappa
 
 

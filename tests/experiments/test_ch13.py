@@ -132,6 +132,25 @@ def test_runs_trained_together_are_runs_trained_alone(worlds, arm):
         assert_close(together[run], alone[0], atol=1e-5, rtol=1e-4)
 
 
+def test_worlds_networks_batches_and_draws_share_no_random_numbers():
+    assert len({0, *ol.SHIFT.values()}) == 6
+    assert min(abs(a - b) for a in (0, *ol.SHIFT.values()) for b in ol.SHIFT.values() if a != b) > 2 * ch13.TUNING_SEED
+    drawn = [ol.Noise([0, 1], stream).uniform((50,)) for stream in ("batches", "actions")]
+    assert not torch.isin(drawn[0], drawn[1]).any()
+
+
+def test_batches_do_not_depend_on_what_an_arm_draws(worlds):
+    seen = {}
+    for arm in ("bc", "crr"):
+        learner, knobs = ch13.ARMS[arm]
+        actor = ol.GaussianActor(10, 10, [0, 1, 2], learner.networks, SHORT)
+        made = learner(torch.tensor([list(learner.grid[0] if knobs is None else knobs)] * 3).view(3, -1))
+        watch = lambda step, actor, learner, recent, arm=arm: seen.__setitem__(arm, list(recent))  # noqa: E731
+        ol.train(actor, made, worlds.log, [0, 1, 2], SHORT, watch=watch, progress=False)
+    assert len(seen["bc"]) == SHORT.steps
+    assert_close(seen["bc"][-1].reward, seen["crr"][-1].reward)
+
+
 def test_batches_come_from_the_rows_that_are_kept(worlds):
     batches = ol.Batches(worlds.log, worlds.log.good, 200, ol.Noise([0, 1, 2]))
     drawn = batches.draw()
@@ -196,6 +215,18 @@ def test_learners_are_their_equations(worlds):
     m = moment(worlds, ol.DRPO)
     assert_close(learner(m), drpo.drpo_loss(m.log_prob, m.rows.reward, 0.5))
     assert_close(learner.fraction, drpo.adaptive_fraction(torch.full((3,), 0.5).double(), m.rows.reward))
+
+
+def test_normalised_drpo_exp_is_drpo_exp_up_to_a_factor(worlds):
+    m = moment(worlds, ol.DRPOExp)
+    knobs, slopes = torch.tensor([[0.05], [0.2], [1.0]]), []
+    for learner in (ol.DRPOExp, ol.NormalisedDRPOExp):
+        log_prob = m.log_prob.detach().requires_grad_()
+        learner(knobs)(m._replace(log_prob=log_prob)).sum().backward()
+        slopes.append(-log_prob.grad)
+    written, normalised = slopes
+    assert_close(normalised.sum(1), torch.ones(3))
+    assert_close(normalised, written / written.sum(1, keepdim=True))
 
 
 def test_filtered_apg_repels_the_worse_half_of_the_top(worlds):
@@ -266,8 +297,23 @@ def test_ad_logs_are_judged_on_other_users_and_exactly(ads):
         assert float(ads.judged.reward[run].mean()) == pytest.approx(float(expected.mean()), rel=0.1)
 
 
-def test_estimate_errors_are_small_for_a_policy_like_the_log(ads):
+def test_what_was_clicked_is_not_shown_again(ads):
+    """Else the policy has weight where the log has none: importance weights whose mean is below 1."""
     uniform = torch.full_like(ads.earns, -math.log(ads.earns.shape[-1]))
+    allowed = ads.allowed(uniform).exp()
+    assert (allowed[ads.clicked] == 0).all()
+    assert_close(allowed.sum(-1), torch.ones_like(allowed[..., 0]))
+    for run in range(2):
+        assert not ads.clicked[run][ads.context[run], ads.judged.action[run]].any()  # nor did the log
+        at = ads.context[run], ads.judged.action[run]
+        share = float(ads.clicked[run][ads.context[run]].float().mean())
+        assert share > 0.05
+        assert float((allowed[run][at] / ads.propensity[run]).mean()) == pytest.approx(1, abs=0.05)
+        assert float((uniform[run].exp()[at] / ads.propensity[run]).mean()) == pytest.approx(1 - share, abs=0.05)
+
+
+def test_estimate_errors_are_small_for_a_policy_like_the_log(ads):
+    uniform = ads.allowed(torch.full_like(ads.earns, -math.log(ads.earns.shape[-1])))
     model = ads.earns.mean((1, 2), keepdim=True).expand_as(ads.earns)
     errors = ch13.estimate_errors(ads, uniform, model, 0)
     assert errors["error/snips"] < 0.4
@@ -307,6 +353,10 @@ def test_the_shop_s_reward_model_is_a_shrunken_click_rate(shop):
     assert found["effective rounds"] == pytest.approx(3000)
     assert found["snips/low"] < found["snips"] < found["snips/high"]
     assert found["dr/low"] < found["dr"] < found["dr/high"]
+    favourite = shop.judge.context @ np.eye(3, 5)  # knows which item this user clicks
+    gain = la.gain(shop.judge, favourite, uniform)
+    assert 0.3 < gain["snips/gain/low"] < gain["snips/gain"] < gain["snips/gain/high"] < 0.5
+    assert set(la.gain(shop.judge, uniform, uniform).values()) == {0}
 
 
 @pytest.mark.slow
@@ -341,6 +391,20 @@ def test_what_diverges_is_recorded_as_the_bound(worlds):
     gauge = ch13.Gauge(worlds)
     gauge.note("mu_norm", 0, torch.tensor([1.0, math.inf, math.nan]))
     assert gauge.last("mu_norm").tolist() == [1.0, ch13.BOUND, ch13.BOUND]
+
+
+def test_shares_are_those_of_the_last_batches(worlds):
+    class Half:
+        def admits(self, actor, rows):
+            return torch.arange(60).expand(3, 60) < 30
+
+    rows = worlds.log.map(lambda t: t[:, :60])
+    batches = [rows._replace(good=torch.arange(60).expand(3, 60) < n) for n in (0, 15, 60)]
+    gauge = ch13.Gauge(worlds)
+    gauge(1, ol.GaussianActor(10, 10, [0, 1, 2], (), SHORT), Half(), batches)
+    assert_close(gauge.last("expert_share"), torch.full((3,), 0.5).double())
+    assert_close(gauge.last("log10_distance"), gauge.last("distance").log10())
+    assert "online_share" not in gauge.seen
 
 
 # ------------------------------------------------------------------ a run

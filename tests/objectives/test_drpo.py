@@ -448,6 +448,7 @@ def test_a_bad_reward_is_refused_everywhere(bad):
     calls = [
         lambda: drpo.top_fraction_weights(reward, 0.5),
         lambda: drpo.solve_dual(reward, 0.5),
+        lambda: drpo.dual_objective(torch.zeros(3, dtype=DOUBLE), reward, 0.5),
         lambda: drpo.capped_exponential_weights(reward, 0.5, 0.1),
         lambda: drpo.exponential_top_weights(reward, 0.5, 0.1),
         lambda: drpo.optimistic_objective(log_prob, reward, 0.0, 0.5),

@@ -83,6 +83,18 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 86 <= covered <= 100
 
 
+def test_a_gain_is_judged_on_the_same_rounds():
+    """Two policies that differ a little: their intervals overlap widely, that of the difference is far narrower."""
+    reward, _, weight, *_ = bandit(2000, 0)
+    other = weight * (1 + 0.1 * np.sign(np.arange(2000) % 2 - 0.5))
+    mean, low, high = op.snips_gain_interval(reward, weight, other, np.random.default_rng(0), resamples=300)
+    assert mean == pytest.approx(op.snips(reward, weight) - op.snips(reward, other))
+    assert low < mean < high
+    alone = op.snips_interval(reward, weight, np.random.default_rng(0), resamples=300)
+    assert high - low < 0.3 * (alone.high - alone.low)
+    assert op.snips_gain_interval(reward, weight, weight, np.random.default_rng(0), resamples=20) == (0, 0, 0)
+
+
 @pytest.mark.slow
 def test_estimates_find_the_truth_in_the_ad_world():
     """The logged mixture is random and stale; the policy to be judged is the expert, whose value the world knows."""
