@@ -72,14 +72,15 @@ class Counting:
 @pytest.mark.parametrize("name", gs.SEARCHES)
 @pytest.mark.parametrize("budget", [17, 34, 68])
 def test_every_search_keeps_the_budget_and_uses_it(name, budget):
-    model, q, _, best = trie_question()
+    model, q, target, best = trie_question()
     counting = Counting(model)
     config = DecodingConfig(budget=budget)
     leaf = gs.SEARCHES[name](counting, q, config, best, torch.Generator().manual_seed(0))
     spent = counting.tokens / SMALL.prompts
     assert spent <= budget
     if name.startswith("ved"):
-        assert spent > 0.8 * budget  # it may end with a token that buys nothing, or without a node to spend it on
+        # It may end with a token that buys nothing. With perfect values it ends by finding what they lead to.
+        assert spent > 0.8 * budget or (leaf == target[:, None]).any(1).all()
     elif name == "sampling":
         assert spent == {17: 17, 34: 33, 68: 67}[budget]
     else:
@@ -375,7 +376,7 @@ def test_arms_move_what_they_should(lab, values, setting):
     """One batch per arm, and all arms of a setting begin with the same prompts."""
     before, head = weights_of(lab.policy), ValueHead(16, lab.ids.vocabulary)
     head.load_state_dict(values)
-    study, seen = replace(SMOKE.study, steps=1), set()
+    study, seen = replace(SMOKE.study, steps=1, prompts=128), set()  # so many that some draw finds its target
     for name, arm in ch11.ARMS[setting].items():
         tuned = gt.fine_tune(lab, arm, study, 0, start=values, progress=False)
         assert (weights_of(tuned.model.policy) != before).any(), name
@@ -403,14 +404,14 @@ def test_a_step_that_leaves_the_numbers_is_refused(lab):
 
 def test_rewards_pull_towards_what_earns(lab):
     """A few batches of GRPO on revenue, with draws: the policy's own draws earn more afterwards."""
-    study = replace(SMOKE.study, steps=15, prompts=64, revenue_lr=3e-3)
+    study = replace(SMOKE.study, steps=30, prompts=64, revenue_lr=1e-2)
     arm = ch11.ARMS["revenue"]["grpo, sampling"]
     earned = gt.fine_tune(lab, arm, study, 0, progress=False).curves["group/reward"]
-    assert np.mean(earned[-4:]) > 1.1 * np.mean(earned[:4])
+    assert np.mean(earned[-8:]) > 1.25 * np.mean(earned[:8])
 
 
 def test_supervision_pulls_towards_the_click(lab):
-    study = replace(SMOKE.study, steps=15, prompts=64, lr=3e-3)
+    study = replace(SMOKE.study, steps=30, prompts=64, lr=1e-2)
     tuned = gt.supervise(lab, study, 0, progress=False)
     prompts = tl.ask(lab, lab.prompts, np.arange(200), 6)
     model = gt.starting_point(lab, ValueHead(16, lab.ids.vocabulary).state_dict(), study)
@@ -423,16 +424,18 @@ def test_supervision_pulls_towards_the_click(lab):
 
 
 def test_values_learn_before_fine_tuning_begins(lab, questions):
+    """Of what the generator itself draws: that is what the value head has seen."""
     study = replace(SMOKE.study, value_batches=20, value_epochs=5)
-    start = gt.value_start(lab, tl.revenue_reward, study, 0)
+    start = gt.value_start(lab, tl.click_reward, study, 0)
     trained, fresh = (gt.starting_point(lab, w, study) for w in (start, ValueHead(16, lab.ids.vocabulary).state_dict()))
-    leaf = torch.arange(0, 120, 4).expand(len(questions.target), 30)
-    earns = tl.revenue_reward(lab, questions, leaf).rewards
-    errors = [
-        float((score_sequences(m, lab.trie, questions.history, leaf).value[..., -1] - earns).square().mean().detach())
-        for m in (trained, fresh)
-    ]
-    assert errors[0] < 0.8 * errors[1]
+    leaf = gs.by_sampling(fresh, tl.question(lab, questions), study.decoding, torch.Generator().manual_seed(1))
+    earns = tl.click_reward(lab, questions, leaf).dense[:, : leaf.shape[1], -1]
+
+    def error(model):
+        scored = score_sequences(model, lab.trie, questions.history, leaf, exclude=questions.clicked)
+        return float((scored.value[..., -1] - earns).square().mean().detach())
+
+    assert error(trained) < 0.5 * error(fresh)
 
 
 # ------------------------------------------------------------------ measures
