@@ -25,6 +25,7 @@ from reclib.reasoning import (
     ThinkingSASRec,
 )
 from reclib.training import FitResult, SequenceBatches
+from tests.records import check_record_is_whole
 
 SMOKE = ch08.SCALES["smoke"]
 
@@ -381,3 +382,7 @@ def test_recorded_numbers_are_those_of_the_book_s_evaluation(smoke):
     assert recorded["test/ndcg@10"] == pytest.approx(found["ndcg@10"])
     at_start = rows[(rows.setting == "level") & (rows.x == study.sizes.start)]["value"]
     assert float(at_start.iloc[0]) == pytest.approx(found["ndcg@10"])
+
+
+def test_the_shipped_record_is_whole():
+    check_record_is_whole(8, ch08.NAME)
