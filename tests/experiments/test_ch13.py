@@ -18,6 +18,7 @@ from reclib.experiments import offline_learners as ol
 from reclib.experiments.results import append, load, results_path
 from reclib.objectives import drpo
 from reclib.world import AdWorld, AdWorldConfig
+from tests.records import check_record_is_whole
 
 SMOKE = ch13.SCALES["smoke"]
 SMALL = eb.BanditConfig(users=600, test_users=80, items=100, good=20)
@@ -493,3 +494,7 @@ def test_knobs_that_were_never_tuned_are_missed():
 def test_an_unknown_data_set_is_named():
     with pytest.raises(ValueError, match=r"datasets: there is no \['recsim'\]; choose from theory, medium"):
         ch13.run(SMOKE, [0], datasets=["recsim"])
+
+
+def test_the_shipped_record_is_whole():
+    check_record_is_whole(13, ch13.NAME)
