@@ -530,7 +530,7 @@ CLAIMS = (
         id="ch13-geometric",
         paper=DRPO,
         chapter=13,
-        claim="With σ fixed at 1 the distance to a negative row grows by 1 + η|A| = 1.05 a step.",
+        claim="With σ fixed at 1 the distance to a negative row of advantage -1 grows by 1 + η = 1.05 a step.",
         paper_value=1.05,
         paper_setting="Theorem 3.2, restricted to the mean",
         experiment=NAME,
