@@ -10,8 +10,10 @@ Budgets are forward tokens: 33 for a beam of 16, 34 for VED.
 What had been seen before the thresholds were fixed: pilots in a world that is not recorded (seed 1000). With clicks no
 arm had moved NDCG by more than a hundredth, up or down; with revenue one seed each had had, in the first place, 5.0
 cents at the start, 8.0 (beam), 6.9 (sampling), 6.2 (VED) and 5.4 (V-STAR) after 30 or 40 batches; before fine-tuning
-VED had found fewer targets than a beam (.16 against .28). And the spec sheet's simulation of random tries: target in
-the group at twice the base budget .64 with perfect values, .04 with random ones and with a beam. Claims say so.
+VED had found fewer targets than a beam (.16 against .28). And an earlier simulation of random tries with random
+targets: target in the group at twice the base budget .64 with perfect values, .04 with random ones and with a beam.
+When the text was tried out, seed 0 of the tries of this experiment (improbable targets, budget 34) was seen: .43 with
+perfect values, .84 without widening, .01 or less with random ones and with a beam. Claims say so.
 """
 
 from reclib.ledger import Cell, Claim, Difference, Least, Ratio
@@ -66,8 +68,22 @@ CLAIMS = (
         paper=VSTAR,
         chapter=11,
         claim="V-STAR lifts HR@3 from .1143 to .1189 and NDCG@10 from .1167 to .1217 over GRPO with a beam on Amazon "
-        "Industrial; Office is the same with 10.4 % and 7.9 %.",
+        "Industrial.",
         paper_value=1.04,
+        paper_setting="Qwen2.5-1.5B, MiniOneRec's split",
+        experiment=NAME,
+        statistic=None,
+        direction=">",
+        threshold=1.0,
+        fixed=FIXED,
+        not_testable="a language model of 1.5 billion parameters, and rows that were copied from another paper",
+    ),
+    Claim(
+        id="ch11-office",
+        paper=VSTAR,
+        chapter=11,
+        claim="On Amazon Office it lifts HR@3 from .1217 to .1344 and NDCG@10 from .1242 to .1340.",
+        paper_value=1.104,
         paper_setting="Qwen2.5-1.5B, MiniOneRec's split",
         experiment=NAME,
         statistic=None,
@@ -310,14 +326,14 @@ CLAIMS = (
         id="ch11-trie-perfect",
         paper=BOOK,
         chapter=11,
-        claim="On random tries with improbable targets and perfect values, a budget of 34 reaches the target at least "
-        "five times as often as a beam.",
-        paper_value=0.64,
-        paper_setting="our own simulation before: .64 against .04",
+        claim="On random tries with improbable targets and perfect values, a budget of 34 reaches the target in many "
+        "more groups than a beam: at least .3 more, half of what a simulation with random targets had.",
+        paper_value=0.6,
+        paper_setting=f"our own simulation before: .64 against .04; {SEEN}",
         experiment=NAME,
-        statistic=Ratio(trie("ved, perfect value", 34), trie("beam", 34)),
+        statistic=Difference(trie("ved, perfect value", 34), trie("beam", 34)),
         direction=">",
-        threshold=5.0,
+        threshold=0.3,
         fixed=FIXED,
     ),
     Claim(
@@ -326,11 +342,41 @@ CLAIMS = (
         chapter=11,
         claim="With random values the tree search reaches no more targets there than draws without replacement.",
         paper_value=None,
-        paper_setting="our own simulation before: .04, and .04 for a beam",
+        paper_setting=f"our own simulation before: .04, and .04 for a beam; {SEEN}",
         experiment=NAME,
         statistic=Difference(trie("ved, random value", 34), trie("stochastic beam", 34)),
         direction="<",
         threshold=0.02,
+        fixed=FIXED,
+    ),
+    Claim(
+        id="ch11-widening",
+        paper=BOOK,
+        chapter=11,
+        claim="Progressive widening, our choice, is worth it: with learnt values VED has the target in more groups "
+        "than without.",
+        paper_value=None,
+        paper_setting=f"not in the paper; {SEEN}",
+        experiment=NAME,
+        statistic=Difference(reach("ved"), reach("ved, no widening")),
+        direction=">",
+        threshold=0.0,
+        fixed=FIXED,
+    ),
+    Claim(
+        id="ch11-widening-revenue",
+        paper=BOOK,
+        chapter=11,
+        claim="And with values of revenue, the best of its groups earns more.",
+        paper_value=None,
+        paper_setting=f"not in the paper; {SEEN}",
+        experiment=NAME,
+        statistic=Difference(
+            reach("ved", "group/best revenue", setting="reach, revenue"),
+            reach("ved, no widening", "group/best revenue", setting="reach, revenue"),
+        ),
+        direction=">",
+        threshold=0.0,
         fixed=FIXED,
     ),
     Claim(
@@ -508,6 +554,19 @@ CLAIMS = (
     ),
     # ---------------------------------------------------------------- honesty
     Claim(
+        id="ch11-small-k",
+        paper=SHEET,
+        chapter=11,
+        claim="Sibling-GRPO gains at the first place: with clicks, its true recall@1 is above that of the start.",
+        paper_value=1.121,
+        paper_setting=f"HR@1 on Office .0910 against .0812, Industrial .0710 against .0620; {SEEN}",
+        experiment=NAME,
+        statistic=Ratio(tuned("sibling", "truth/recall@1"), start("truth/recall@1")),
+        direction=">",
+        threshold=1.0,
+        fixed=FIXED,
+    ),
+    Claim(
         id="ch11-large-k",
         paper=SHEET,
         chapter=11,
@@ -538,7 +597,7 @@ CLAIMS = (
         id="ch11-released",
         paper=CODE,
         chapter=11,
-        claim="The released search never expands a node, at any budget from 17 to 136.",
+        claim="The released search never expands a node, not even with eight times its budget.",
         paper_value=0.0,
         paper_setting="found by running it",
         experiment=NAME,

@@ -25,9 +25,9 @@ budget.
 Data set `amazon2018-scientific`: the main arms with clicks, three seeds of codes, weights and prompts. It is the set
 nearest to the paper's *Industrial*; filter and split differ. No pilot was run here: the recipe is chapter 04's, the
 rest is that of the world. Data set `trie`: no network, random policies, targets under improbable first codes
-(`search_tries`); setting `"budget"`, x = budget, and `"noise"`, x = noise on a perfect value; arm `released` is the
-search as the released code has it. Data set `clock`: seconds of a search for 256 prompts at the size of chapter 04's
-generator; record it on an idle machine.
+(`search_tries`); setting `"budget"`, x = budget, and `"noise"`, x = noise on a perfect value (`ved, no widening` has
+perfect values there too); arm `released` is the search as the released code has it. Data set `clock`: seconds of a
+search for 256 prompts at the size of chapter 04's generator; record it on an idle machine.
 
 **Choices.** The policy is the softmax over the codes that are allowed; ranking is chapter 04's beam search, over the
 whole vocabulary. (Allowed codes have 98 to 99.8 % of the probability, before fine-tuning and after.) The value head has
@@ -93,6 +93,7 @@ NAME = "11_vstar"
 TUNING_SEED = 1000  # of the pilots, and of nothing else
 SCIENTIFIC, TRIE, CLOCK = "amazon2018-scientific", "trie", "clock"
 CLICK, REVENUE = "", "revenue"  # settings: what is rewarded
+TRIED = ("beam", "sampling", "stochastic beam", "ved, perfect value", "ved, random value", "ved, no widening")  # tries
 SUPERVISED = "supervised"
 REWARDS: dict[str, Reward] = {CLICK: click_reward, REVENUE: revenue_reward}  # what values learn before fine-tuning
 
@@ -216,7 +217,7 @@ def run(
 def _tries(study: TrieStudy, seed: int, common: dict[str, Any]) -> None:
     about = {"trie": asdict(study), "decoding": asdict(DECODING)}
     key: dict[str, Any] = {"dataset": TRIE, "seed": seed, "config": about, **common}
-    for arm in ("beam", "sampling", "stochastic beam", "ved, perfect value", "ved, random value"):
+    for arm in TRIED:
         with record(NAME, arm=arm, setting="budget", **key) as log:
             for times in () if log.finished else study.multipliers:
                 for metric, value in search_trie(study, SEARCHES[arm], 17 * times, seed).items():

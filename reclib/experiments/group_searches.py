@@ -237,6 +237,7 @@ SEARCHES: dict[str, Search] = {
     "ved, perfect value": Search(values=perfect_values),
     "ved, no gate": Search(decoding=(("slack", float("inf")),)),
     "ved, no entropy": Search(decoding=(("lam", 0.0),)),
+    "ved, no widening": Search(decoding=(("widening", float("inf")),)),
 }
 
 
