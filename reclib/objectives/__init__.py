@@ -11,9 +11,12 @@ from reclib.objectives.grpo import (
     ppo_loss,
     reinforce_loss,
 )
+from reclib.objectives.sgrec import PersonalizedSemanticJudge, a2po_advantages
 
 __all__ = [
     "GroupAdvantages",
+    "PersonalizedSemanticJudge",
+    "a2po_advantages",
     "adaptive_fraction",
     "dapo_loss",
     "drpo_loss",
