@@ -274,7 +274,8 @@ def test_bytes():  # oracle 9
 @pytest.mark.slow
 def test_only_who_remembers_finds_the_needle():  # oracle 11
     train, test = needles(800, seed=0), questions(needles(400, seed=1))
-    sizes = SegmentConfig(dim=16, segment=8, slots=2)
+    # Width 32 finds the needle from each of six seeds; 16 does not, and which seeds fail depends on the machine.
+    wide, narrow = (SegmentConfig(dim=dim, segment=8, slots=2) for dim in (32, 16))
 
     def trained(model, loss, epochs, batches):
         fit(model, batches, loss, FitConfig(epochs, lr=3e-3), progress=False)
@@ -285,9 +286,9 @@ def test_only_who_remembers_finds_the_needle():  # oracle 11
 
     whole = AnswerBatches(train, max_len=24, batch_size=32)
     torch.manual_seed(0)
-    rec2pm = trained(Rec2PM(train.n_items, sizes), Rec2PMLoss(detach=True), 12, whole)
-    serial = trained(TokenMemory(train.n_items, sizes), NextItemLoss(), 10, whole)
-    full = trained(SASRec(train.n_items, SASRecConfig(16, max_len=24, dropout=0.0)), NextItemLoss(), 5, whole)
+    rec2pm = trained(Rec2PM(train.n_items, wide), Rec2PMLoss(detach=True), 14, whole)
+    serial = trained(TokenMemory(train.n_items, wide), NextItemLoss(), 16, whole)
+    full = trained(SASRec(train.n_items, SASRecConfig(32, max_len=24, dropout=0.0)), NextItemLoss(), 5, whole)
     assert min(hits(rec2pm), hits(serial), hits(full)) > 0.9
 
     # Truncation is trained on lives without their beginning: one of four answers is as good as another.
@@ -296,8 +297,8 @@ def test_only_who_remembers_finds_the_needle():  # oracle 11
     assert hits(truncated) < 0.4
 
     # Without L_con training finds the needle too, but serving does not: no loss held the memories together.
-    loose = trained(Rec2PM(train.n_items, sizes), Rec2PMLoss(lam=0.0), 8, whole)
-    forced = OneTimeRec2PM(train.n_items, sizes)
+    loose = trained(Rec2PM(train.n_items, narrow), Rec2PMLoss(lam=0.0), 8, whole)
+    forced = OneTimeRec2PM(train.n_items, narrow)
     forced.load_state_dict(loose.state_dict())
     assert hits(forced) > 0.9
     assert hits(loose) < 0.6
