@@ -239,8 +239,7 @@ CLAIMS = (
         id="ch05-collisions",
         paper=BOOK,
         chapter=5,
-        claim="UniSID's codes collide more than those of RQ-KMeans on the fair control's "
-        "embedding.",
+        claim="UniSID's codes collide more than those of RQ-KMeans on the fair control's embedding.",
         paper_value=None,
         paper_setting="the paper does not report collisions",
         experiment=NAME,

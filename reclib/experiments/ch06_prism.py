@@ -242,9 +242,7 @@ def _probe(
 ) -> None:
     about = asdict(config.probe)
     key: dict[str, Any] = {"arm": arm, "dataset": task, "setting": setting, "config": about}
-    missing = [
-        seed for seed in seeds if common["force"] or not finished(NAME, seed=seed, root=common["root"], **key)
-    ]
+    missing = [seed for seed in seeds if common["force"] or not finished(NAME, seed=seed, root=common["root"], **key)]
     if not missing:
         return
     began = time.perf_counter()

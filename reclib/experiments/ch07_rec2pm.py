@@ -159,8 +159,15 @@ class Config:
         Study(
             "adworld",
             (
-                "transitions", "full", "truncation", "pooled", "kv", "serial",
-                "rec2pm", "rec2pm, no L_con", "rec2pm, detached",
+                "transitions",
+                "full",
+                "truncation",
+                "pooled",
+                "kv",
+                "serial",
+                "rec2pm",
+                "rec2pm, no L_con",
+                "rec2pm, detached",
             ),
             Recipe(max_len=1000, dim=32, dropout=0.1, batch_size=1, epochs=7, patience=4, valid_users=120),
             dials=(("n_users", 240), ("n_items", 4000), ("sectors_per_industry", 2), ("topics_per_sector", 2)),

@@ -72,6 +72,7 @@ from reclib.experiments.results import Run, checkpoint_path, record, results_roo
 from reclib.experiments.search_tries import DECODING, Clock, TrieStudy, search_as_released, search_trie, time_search
 from reclib.experiments.tuning_lab import (
     REVENUE_UNIT,
+    TINY,
     WORLD,
     Lab,
     Reward,
@@ -154,24 +155,9 @@ class Config:
     clock: Clock = _CLOCK
 
 
-_TINY = Study(
-    world="tiny",
-    dials=(),
-    code=RQKMeansConfig(levels=2, codes=5),
-    text_dim=8,
-    recipe=GenerativeRecipe(max_len=6, dim=16, layers=1, heads=2, dropout=0.0, epochs=1, batch_size=64, beam=20),
-    sasrec=Recipe(dim=16, epochs=1),
-    value_batches=2,
-    value_epochs=1,
-    steps=2,
-    prompts=16,
-    decoding=replace(DECODING, budget=21, leaves=8),
-    looked_at=20,
-    budgets=(17, 34),
-)
 SCALES: dict[str, Config] = {
     "smoke": Config(
-        _TINY,
+        TINY,
         real=None,
         trie=TrieStudy(prompts=20, multipliers=(1, 2), noises=(0.0, 1.0)),
         clock=Clock(8, 100, 8, 16, 1, 5, 1),

@@ -49,9 +49,8 @@ stands with the claims.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ from reclib.experiments.logged_ads import (
     shop_features,
 )
 from reclib.experiments.offline_learners import GaussianActor, Rows, SoftmaxActor, train
-from reclib.experiments.results import finished, load, record
+from reclib.experiments.results import Book, Measured, load
 from reclib.objectives import drpo, off_policy
 
 NAME = "13_drpo"
@@ -212,50 +211,13 @@ def run(
     }  # fmt: skip
     if unknown := set(datasets or ()) - set(known):
         raise ValueError(f"datasets: there is no {sorted(unknown)}; choose from {', '.join(known)}")
-    book = Book(seeds, force, root)
+    book = Book(NAME, seeds, force, root)
     for name, part in known.items():
         if datasets is None or name in datasets:
             part(config, book)
 
 
-# ------------------------------------------------------------------ writing, with all seeds of an arm at once
-
-Measured = list[tuple[str, float, float | None]]  # metric, value, x
-
-
-@dataclass(frozen=True)
-class Book:
-    """Where measurements go."""
-
-    seeds: Sequence[int]
-    force: bool
-    root: Path | str | None
-    retuned: set[tuple[str, str]] = field(default_factory=set)  # arms and data sets, if `force` repeats the tuning
-
-    def write(
-        self,
-        arm: str,
-        dataset: str,
-        config: Any,
-        measure: Callable[[list[int]], list[Measured]],
-        *,
-        setting: str = "",
-        seeds: Sequence[int] | None = None,
-    ) -> None:
-        """Measure the seeds that are not recorded yet, all at once, and write a run for each."""
-        chosen = self.seeds if seeds is None else seeds
-        key: dict[str, Any] = {"arm": arm, "dataset": dataset, "setting": setting, "config": config, "root": self.root}
-        missing = [seed for seed in chosen if self.force or not finished(NAME, **key, seed=seed)]
-        if not missing:
-            print(f"{NAME}: {arm} · {dataset} · {setting or 'all seeds'}: recorded before, skipped", flush=True)
-            return
-        start = time.perf_counter()
-        measured = measure(missing)
-        seconds = (time.perf_counter() - start) / len(missing)
-        for seed, numbers in zip(missing, measured, strict=True):
-            with record(NAME, **key, seed=seed, seconds=seconds, force=True) as run:
-                for metric, value, x in numbers:
-                    run.log(metric, value, x=x)
+# ------------------------------------------------------------------ knobs
 
 
 def tuned(arm: str, mixture: str, config: Config, book: Book, *, ads: bool = False) -> tuple[float, ...]:

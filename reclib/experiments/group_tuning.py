@@ -179,7 +179,7 @@ def fine_tune(
     """
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
-    learner = _Learner(lab, arm.head, study, study.revenue_lr if arm.reward is revenue_reward else study.lr, seed)
+    learner = Learner(lab, arm.head, study, study.revenue_lr if arm.reward is revenue_reward else study.lr, seed)
     model, reference = learner.model, ActorCritic(copy.deepcopy(lab.policy), learner.model.value)
     if start is not None:
         model.value.load_state_dict(start)
@@ -210,7 +210,7 @@ def fine_tune(
 def supervise(lab: Lab, study: Study, seed: int, *, progress: bool = True) -> Tuned:
     """The control: as many steps on the same prompts, towards the clicked item and without any reward."""
     began = time.perf_counter()
-    learner = _Learner(lab, ValueHead, study, study.lr, seed)
+    learner = Learner(lab, ValueHead, study, study.lr, seed)
     for prompts in learner.batches(progress=progress):
         target = prompts.target[:, None]
         scored = score_sequences(learner.model, lab.trie, prompts.history, target, exclude=prompts.clicked)
@@ -218,7 +218,7 @@ def supervise(lab: Lab, study: Study, seed: int, *, progress: bool = True) -> Tu
     return Tuned(learner.model, {}, time.perf_counter() - began)
 
 
-class _Learner:
+class Learner:
     """A copy of the lab's policy with a value head, their optimiser, and the prompts that they learn from."""
 
     def __init__(self, lab: Lab, head: type[ValueHead], study: Study, lr: float, seed: int) -> None:

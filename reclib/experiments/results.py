@@ -27,7 +27,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -251,6 +251,50 @@ def versions_json() -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return json.dumps(versions, sort_keys=True)
+
+
+Measured = list[tuple[str, float, float | None]]  # metric, value, x
+
+
+@dataclasses.dataclass(frozen=True)
+class Book:
+    """Where the measurements of an experiment go that trains all seeds of an arm at once."""
+
+    name: str
+    seeds: Sequence[int]
+    force: bool = False
+    root: Path | str | None = None
+    retuned: set[tuple[str, str]] = dataclasses.field(default_factory=set)  # what `force` has tuned once more
+
+    def write(
+        self,
+        arm: str,
+        dataset: str,
+        config: Any,
+        measure: Callable[[list[int]], list[Measured]],
+        *,
+        setting: str = "",
+        seeds: Sequence[int] | None = None,
+    ) -> None:
+        """Measure the seeds that are not recorded yet, all at once, and write a run for each.
+
+        Args:
+            measure: of some seeds; returns what was measured of each.
+            seeds: default: those of the book.
+        """
+        chosen = self.seeds if seeds is None else seeds
+        key: dict[str, Any] = {"arm": arm, "dataset": dataset, "setting": setting, "config": config, "root": self.root}
+        missing = [seed for seed in chosen if self.force or not finished(self.name, **key, seed=seed)]
+        if not missing:
+            print(f"{self.name}: {arm} · {dataset} · {setting or 'all seeds'}: recorded before, skipped", flush=True)
+            return
+        start = time.perf_counter()
+        measured = measure(missing)
+        seconds = (time.perf_counter() - start) / len(missing)
+        for seed, numbers in zip(missing, measured, strict=True):
+            with record(self.name, **key, seed=seed, seconds=seconds, force=True) as run:
+                for metric, value, x in numbers:
+                    run.log(metric, value, x=x)
 
 
 # From rows to intervals.

@@ -73,6 +73,23 @@ class Study:
     budgets: tuple[int, ...] = (17, 34, 68, 136)  # of the study of reach
 
 
+TINY = Study(
+    world="tiny",
+    dials=(),
+    code=RQKMeansConfig(levels=2, codes=5),
+    text_dim=8,
+    recipe=GenerativeRecipe(max_len=6, dim=16, layers=1, heads=2, dropout=0.0, epochs=1, batch_size=64, beam=20),
+    sasrec=Recipe(dim=16, epochs=1),
+    value_batches=2,
+    value_epochs=1,
+    steps=2,
+    prompts=16,
+    decoding=replace(_DECODING, budget=21, leaves=8),
+    looked_at=20,
+    budgets=(17, 34),
+)  # for tests
+
+
 @dataclass(frozen=True, eq=False)
 class Lab:
     """One seed's log and everything that all arms share."""

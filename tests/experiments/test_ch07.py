@@ -121,6 +121,7 @@ def test_attribution_is_gradient_times_input():
 
     def score(row, place, factor):
         """With one event's item vector longer by a factor."""
+
         def longer(module, arguments, output):
             output = output.clone()
             output[row, place] *= factor

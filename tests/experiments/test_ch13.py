@@ -15,7 +15,7 @@ from reclib.experiments import ch13_drpo as ch13
 from reclib.experiments import embedding_bandit as eb
 from reclib.experiments import logged_ads as la
 from reclib.experiments import offline_learners as ol
-from reclib.experiments.results import append, load, results_path
+from reclib.experiments.results import Book, append, load, results_path
 from reclib.objectives import drpo
 from reclib.world import AdWorld, AdWorldConfig
 from tests.records import check_record_is_whole
@@ -450,7 +450,7 @@ def test_the_same_run_again_repeats_nothing(smoke, capsys):
 
 @pytest.mark.slow
 def test_force_repeats_a_tuning_once(smoke, capsys):
-    book = ch13.Book([0], True, smoke)
+    book = Book(ch13.NAME, [0], True, smoke)
     for _ in range(2):
         ch13.tuned("awr", "medium", SMOKE, book)
     assert capsys.readouterr().out.count("numbers in") == 1
@@ -458,7 +458,7 @@ def test_force_repeats_a_tuning_once(smoke, capsys):
 
 @pytest.mark.slow
 def test_the_knobs_are_the_best_in_the_tuning_world(smoke):
-    book = ch13.Book([0], False, smoke)
+    book = Book(ch13.NAME, [0], False, smoke)
     rows = load(ch13.NAME, smoke)
     rows = rows[(rows.arm == "awr") & (rows.dataset == "medium") & (rows.setting == "tuning")]
     assert len(rows) == 6

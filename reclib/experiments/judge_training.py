@@ -9,7 +9,7 @@ the texts say all there is to know, so what is learnt carries over.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from reclib.experiments.judged_ads import (
     Preferences,
     ad_texts,
     annotate,
+    kinds,
     preferences,
     read_reasoning,
     reasoning,
@@ -36,10 +37,12 @@ from reclib.language import CompletionBatches, Example, TinyLM, TinyLMConfig, Vo
 from reclib.objectives.semantic_judge import (
     SCORES,
     WEIGHTS,
+    GridWeigher,
     JudgeFormat,
     PersonalizedSemanticJudge,
     answer_step,
     pairwise_reward,
+    preference_loss,
     score_reward,
 )
 from reclib.training import FitConfig, FitResult, fit
@@ -214,6 +217,73 @@ def pair_scores(
     return torch.from_numpy(one).float(), torch.from_numpy(other).float()
 
 
+# ------------------------------------------------------------------ part B without a language model
+
+WEIGHING = ("pairwise rl", "logistic", "global", "uniform", "true weights")
+
+
+@dataclass(frozen=True)
+class WeigherConfig:
+    """How weights are learnt from preferences when features of a user take the place of a text; one recipe for all."""
+
+    steps: int = 600
+    batch_size: int = 128  # preferences per step
+    size: int = 8  # draws to each, of pairwise RL
+    lr: float = 0.03  # of Adam, falling to zero
+
+
+Weigher = Callable[[AdWorld, Int[np.ndarray, "n"]], Float[Tensor, "n aspects"]]
+
+
+def grid_weigher(how: str, world: AdWorld, pairs: Preferences, config: WeigherConfig, seed: int) -> Weigher:
+    """Weights of users, learnt in one of the ways of `WEIGHING` and linear in `kinds`.
+
+    `pairwise rl`: one logit per aspect and level, S-GRec's reward, `GridWeigher`; its weights are those of the most
+    probable vector. `logistic`: w = softmax of one logit per aspect, Bradley-Terry with a slope that is learnt too.
+    `global`: the same with one w for everybody. The others learn nothing.
+    """
+    if how not in WEIGHING:
+        raise ValueError(f"how: there is no {how!r}; choose from {', '.join(WEIGHING)}")
+    aspects, grid = len(FORM.aspects), GridWeigher([value for _, value in FORM.levels])
+    if how == "true weights":
+        return lambda other, users: torch.from_numpy(other.aspect_weights(users)).float()
+    if how == "uniform":
+        return lambda other, users: torch.full((len(users), aspects), 1 / aspects)
+
+    def features(other: AdWorld, users: Int[np.ndarray, "n"]) -> Tensor:
+        known = torch.from_numpy(kinds(other, users))
+        return known[:, :1] if how == "global" else known
+
+    x, (better, worse) = features(world, pairs.user), pair_scores(world, pairs)
+    generator, outputs = torch.Generator().manual_seed(seed), aspects * len(FORM.levels)
+    theta = torch.zeros(x.shape[1], outputs if how == "pairwise rl" else aspects, requires_grad=True)
+    slope = torch.zeros((), requires_grad=True)  # log of the sharpness
+    optimizer = torch.optim.Adam([theta, slope], lr=config.lr)
+    for step in range(config.steps):
+        rows = torch.randint(len(x), (config.batch_size,), generator=generator)
+        said = x[rows] @ theta
+        if how == "pairwise rl":
+            draws = torch.rand(config.batch_size, config.size, generator=generator)
+            loss = grid.pairwise_loss(said.view(-1, aspects, len(FORM.levels)), better[rows], worse[rows], draws)
+        else:
+            loss = preference_loss(said.softmax(-1), better[rows], worse[rows], slope.exp()).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * (1 - step / config.steps)
+        optimizer.step()
+    learnt = theta.detach()
+
+    def weigh(other: AdWorld, users: Int[np.ndarray, "n"]) -> Tensor:
+        said = features(other, users) @ learnt
+        found: Tensor = (
+            grid.best(said.view(-1, aspects, len(FORM.levels))) if how == "pairwise rl" else said.softmax(-1)
+        )
+        return found
+
+    return weigh
+
+
 # ------------------------------------------------------------------ what a judge is worth
 
 
@@ -258,18 +328,24 @@ def pair_auc(
     return ((gain > 1e-6).float() + 0.5 * (gain.abs() <= 1e-6).float()).mean(-1)
 
 
-def weigher_quality(judge: PersonalizedSemanticJudge, cards: Deck, pairs: Preferences) -> dict[str, float]:
-    """`pair auc` on preferences, `weight error`: mean |w - w*| summed over aspects, `malformed`."""
+def weigher_quality(weigh: Weigher, world: AdWorld, pairs: Preferences) -> dict[str, float]:
+    """`pair auc` on preferences, and `weight error`: mean |w - w*| summed over aspects."""
     who, back = np.unique(pairs.user, return_inverse=True)
-    before = judge.malformed
-    weights = judge.weights([cards.users[u] for u in who])
-    malformed = (judge.malformed - before) / len(who)
-    truth = torch.from_numpy(cards.world.aspect_weights(who)).float()
+    weights, truth = weigh(world, who), torch.from_numpy(world.aspect_weights(who)).float()
     return {
-        "pair auc": float(pair_auc(weights[back], *pair_scores(cards.world, pairs))),
+        "pair auc": float(pair_auc(weights[back], *pair_scores(world, pairs))),
         "weight error": float((weights - truth).abs().sum(-1).mean()),
-        "malformed": malformed,
     }
+
+
+def spoken_weights(judge: PersonalizedSemanticJudge, cards: Deck) -> Weigher:
+    """Part B as a language model; it reads the users of one deck."""
+    return lambda world, users: judge.weights([cards.users[u] for u in users])
+
+
+def some_preferences(world: AdWorld, n: int, seed: int) -> Preferences:
+    """Preferences of everybody in a world, to learn from."""
+    return preferences(world, np.arange(world.config.n_users), n, np.random.default_rng([16, seed]))
 
 
 def held_out(world: AdWorld, n: int, seed: int) -> tuple[Cases, Preferences]:
@@ -278,3 +354,30 @@ def held_out(world: AdWorld, n: int, seed: int) -> tuple[Cases, Preferences]:
     everybody = np.arange(world.config.n_users)
     user, item = rng.choice(everybody, n), rng.integers(1, world.config.n_items + 1, size=n)
     return true_cases(world, user, item), preferences(world, everybody, 10 * n, rng)
+
+
+# ------------------------------------------------------------------ in the loop
+
+
+def asks(
+    judges: Sequence[PersonalizedSemanticJudge], decks: Sequence[Deck], user: Int[Tensor, "runs users"]
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A judge for `two_rewards.learn`: run r asks judge r about the ads it has drawn, and of nothing else.
+
+    Args:
+        judges, decks: of each run.
+        user: who stands in each row of the run's world.
+    """
+
+    def judge(rows: Tensor, action: Tensor, asked: Tensor) -> Tensor:
+        found = torch.full(action.shape, torch.nan)
+        for run, (own, cards) in enumerate(zip(judges, decks, strict=True)):
+            groups = asked[run].nonzero()[:, 0]
+            if len(groups):
+                who = user[run, rows[run, groups]][:, None].expand(-1, action.shape[2]).flatten().tolist()
+                ads = action[run, groups].flatten().tolist()
+                said = own.reward([cards.users[u] for u in who], [cards.ads[a] for a in ads])
+                found[run, groups] = said.view(len(groups), -1)
+        return found
+
+    return judge

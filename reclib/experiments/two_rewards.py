@@ -287,7 +287,7 @@ class TrainConfig:
     noise: float = 1.0  # standard deviation of the error of log eCPM while training
     hit: bool = False  # reward the next click instead, with the clicked ad in every group [reproduction]
     judge_noise: float = 0.0  # standard deviation of the judge's error, in units of the fit's within a user
-    judge_bias: float = 0.0  # what the judge adds for a known brand's ad, in the same units
+    judge_bias: float = 0.0  # what the judge adds for half of the ads, for no reason, in the same units
     method: SGRecConfig = SGRecConfig(ratio=1.0)  # noqa: RUF009 (frozen)
 
 
@@ -303,6 +303,13 @@ class Watched(NamedTuple):
     calls: Float[Tensor, "runs"]  # groups that the judge was asked about, in all
 
 
+# What a judge says of some ads of some users: row r of all three is run r. Where it was not asked, anything.
+Judge = Callable[
+    [Int[Tensor, "runs groups"], Int[Tensor, "runs groups size"], Bool[Tensor, "runs groups"]],
+    Float[Tensor, "runs groups size"],
+]
+
+
 def judge_tables(tables: Tables, config: TrainConfig) -> Float[Tensor, "worlds users ads"]:
     """What the judge says of every pair: the fit, its own error, and a weakness for some ads. Errors are fixed."""
     spread = tables.fit.std(-1).mean(-1)[:, None, None]
@@ -311,9 +318,19 @@ def judge_tables(tables: Tables, config: TrainConfig) -> Float[Tensor, "worlds u
     if config.judge_noise:
         judged = judged + config.judge_noise * spread * noise.normal(tuple(tables.fit.shape[1:]))
     if config.judge_bias:
-        liked = (noise.uniform((tables.fit.shape[-1],)) < 0.5).float()  # half of the ads, for no reason
+        liked = (noise.uniform((tables.fit.shape[-1],)) < 0.5).float()
         judged = judged + config.judge_bias * spread * liked[:, None]
     return judged
+
+
+def looked_up(table: Float[Tensor, "worlds users ads"], world: Int[Tensor, "runs"]) -> Judge:
+    """A judge that has said it all before."""
+
+    def judge(rows: Tensor, action: Tensor, asked: Tensor) -> Tensor:
+        found: Tensor = table[world[:, None], rows].gather(-1, action)
+        return found
+
+    return judge
 
 
 def learn(
@@ -325,7 +342,7 @@ def learn(
     *,
     knob: Float[Tensor, "runs"] | None = None,
     rate: Float[Tensor, "runs"] | None = None,
-    judged: Float[Tensor, "worlds users ads"] | None = None,
+    judge: Judge | None = None,
     name: str = "updates",
     progress: bool = True,
 ) -> tuple[Float[Tensor, "runs size"], Watched]:
@@ -337,13 +354,13 @@ def learn(
         knob: λ or w of each run; default: the arm's.
         rate: factor on each run's learning rate. (Adam does not see the scale of a gradient, so weights are
             start + rate · v, and Adam moves v.)
-        judged: what the judge says of every pair; default: `judge_tables`.
+        judge: default: looks up `judge_tables`.
     """
     runs, method = len(world), config.method
     noise = Noise([tables.seeds[w] for w in world.tolist()])
     knobs = (torch.full((runs,), arm.knob) if knob is None else knob)[:, None, None]
     rates = torch.ones(runs, 1) if rate is None else rate[:, None]
-    judged = judge_tables(tables, config) if judged is None else judged
+    judge = looked_up(judge_tables(tables, config), world) if judge is None else judge
     moved = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([moved], lr=config.lr)
     totals = torch.zeros(10, runs)
@@ -362,7 +379,7 @@ def learn(
                 business = (action == tables.target[at][..., None]).float()
             else:
                 business = tables.business[at].gather(-1, action) + error
-            semantic = judged[at].gather(-1, action)
+            semantic = judge(rows, action, asked)
             old, ref = (x.gather(-1, action)[..., None] for x in (log_old, log_policy(tables, world, start, rows)))
             group = Group(business, semantic, asked, knobs, order)
             gain = arm.advantages(group)
@@ -474,8 +491,8 @@ def _worth(tables: Tables, world: Tensor, weight: Tensor) -> dict[str, Tensor]:
     return found
 
 
-class Online(NamedTuple):
-    """An A/B test of one policy against another: revenue per impression."""
+class Lift(NamedTuple):
+    """An A/B test of one policy against another, per impression."""
 
     lift: float  # treatment over control, minus 1
     low: float  # its 95 % interval, over users
@@ -491,8 +508,11 @@ def online(
     treatment: Float[Tensor, "size"],
     control: Float[Tensor, "size"],
     rounds: int,
-) -> Online:
-    """Let the world run two policies; what they know of a user is what stood in the log before the test began."""
+) -> dict[str, Lift]:
+    """Let the world run two policies: lift of `click` and `revenue`.
+
+    What the policies know of a user is what stood in the log before the test began.
+    """
     world = judged_world(seed, config.alignment, config.preset, config.dials)
     row_of = tables.user[index].argsort()
 
@@ -506,5 +526,5 @@ def online(
 
         return policy
 
-    test = world.run_policy(policy_of(treatment), policy_of(control), rounds=rounds)["revenue"]
-    return Online(test.lift, test.lift_low, test.lift_high)
+    test = world.run_policy(policy_of(treatment), policy_of(control), rounds=rounds)
+    return {name: Lift(test[name].lift, test[name].lift_low, test[name].lift_high) for name in ("click", "revenue")}
