@@ -56,18 +56,18 @@ LONGEST = 32  # tokens of an answer: seven sentences of three words, one of them
 class JudgeConfig:
     """How a judge is trained."""
 
-    model: TinyLMConfig = TinyLMConfig(dim=96, layers=3, heads=4, context=128)  # noqa: RUF009 (frozen)
+    model: TinyLMConfig = TinyLMConfig(dim=64, layers=2, heads=4, context=128)  # noqa: RUF009 (frozen)
     annotations: int = 20_000  # of part A [20,000]
     noise: float = 0.1  # chance that an annotator gets a finding wrong
-    texts: int = 100_000  # shown in supervised training, each annotation as often as it takes
-    batch_size: int = 64
-    lr: float = 2e-3  # peak, supervised
-    grpo_steps: int = 0  # of part A, afterwards
+    texts: int = 200_000  # shown in supervised training, each annotation as often as it takes
+    batch_size: int = 16
+    lr: float = 3e-3  # peak, supervised
+    grpo_steps: int = 100  # of part A, afterwards
     grpo_prompts: int = 32
     grpo_size: int = 4  # [reproduction: 4]
     grpo_lr: float = 1e-4
     form_texts: int = 12_800  # part B: answers without an opinion
-    pair_steps: int = 400  # part B: updates …
+    pair_steps: int = 300  # part B: updates …
     pair_prompts: int = 32  # … of so many preferences …
     pair_size: int = 8  # … with so many answers to each
     pair_lr: float = 3e-4
@@ -114,7 +114,7 @@ def annotated(cards: Deck, cases: Cases, labels: Int[np.ndarray, "pairs 7"], mod
     """Texts to learn from: the annotators' findings, and the scores that follow from them."""
     scores = scores_of(labels)
     return [
-        example(model, prompt, FORM.score_answer(reasoning(cards.ads[item - 1], found), score))
+        example(model, prompt, FORM.score_answer(reasoning(cards.ads[item - 1], found), score.tolist()))
         for prompt, item, found, score in zip(cards.prompts(cases), cases.item, labels, scores, strict=True)
     ]
 
@@ -144,7 +144,7 @@ def reward_scorer(
         rows = slice(number * config.grpo_prompts, (number + 1) * config.grpo_prompts)
         wanted = labels[rows]
         found = answer_step(
-            learner, prompts[rows], lambda i, text: score_reward(FORM.read_scores(text), wanted[i], FORM),
+            learner, prompts[rows], lambda i, text: score_reward(FORM.read_scores(text), wanted[i].tolist(), FORM),
             size=config.grpo_size, max_new=LONGEST, generator=generator, reference=reference, beta=config.beta,
         )  # fmt: skip
         return found.loss, float(found.reward.mean())

@@ -71,7 +71,7 @@ def user_texts(world: AdWorld, users: Int[np.ndarray, "n"]) -> list[str]:
         else:
             after = " ".join(tree.topics[z] for z in tree.complements[intent])
             now = f"{'own' if intent in awake else 'shift'} {tree.topics[intent]} then {after}"
-        wants, knows = (_by_industry(world, list(z)) for z in (awake, np.flatnonzero(known[row])))
+        wants, knows = (_by_industry(world, z) for z in (list(awake), np.flatnonzero(known[row]).tolist()))
         texts.append(f"user : {' '.join(profile)} ; wants {wants} ; now {now} ; knows {knows}")
     return texts
 
