@@ -71,7 +71,7 @@ from reclib.experiments.judge_training import (
     weigher_quality,
 )
 from reclib.experiments.judged_ads import Preferences, annotate, judged_world, scores_of
-from reclib.experiments.results import Book, Measured, load
+from reclib.experiments.results import Book, Measured, load, results_root
 from reclib.experiments.tuning_lab import TINY, Lab, Study, prepare
 from reclib.experiments.two_reward_generator import GENERATOR_ARMS, GeneratorConfig, fine_tune_on_two, lists
 from reclib.experiments.two_rewards import (
@@ -556,6 +556,8 @@ def _judge(config: Config, book: Book) -> None:
                 return [_finished(arm, config, base, s) for s in seeds]
 
             book.write(arm, JUDGE, {**common, "judge": asdict(base)}, finished, seeds=[seed])
+        if seed == 0 and not kept_weights(KEPT[0], book.root).exists():
+            _keep(own_judge(config.world, base, seed).psj, book.root)
 
 
 def _exact(config: Config, judge: JudgeConfig, seed: int) -> list[tuple[str, float]]:
@@ -582,6 +584,23 @@ def _finished(arm: str, config: Config, judge: JudgeConfig, seed: int) -> Measur
     agreed = float(((gain > 1e-6).float() + 0.5 * (gain.abs() <= 1e-6).float()).mean())
     weights = weigher_quality(spoken_weights(judges.psj, here), here.world, some)
     return [("both/pair auc", agreed, None), *((f"weights/{name}", value, None) for name, value in weights.items())]
+
+
+KEPT = ("scorer", "weigher")  # weights of seed 0 that the chapter reads
+
+
+def kept_weights(name: str, root: Path | str | None = None) -> Path:
+    """File with a part of seed 0's judge, written with the record; `name` is one of `KEPT`."""
+    folder = Path(root) if root is not None else results_root()
+    return folder.parent / "checkpoints" / f"{NAME}-{name}.safetensors"
+
+
+def _keep(judge: PersonalizedSemanticJudge, root: Path | str | None) -> None:
+    for name, model in zip(KEPT, (judge.scorer, judge.weigher), strict=True):
+        path = kept_weights(name, root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert isinstance(model, TinyLM)
+        model.save(path)
 
 
 def _own(config: Config, book: Book) -> None:

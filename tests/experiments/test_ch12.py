@@ -402,7 +402,7 @@ def test_above_the_frontier_by_hand():
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    root = tmp_path_factory.mktemp("ch12")
+    root = tmp_path_factory.mktemp("ch12") / "results"
     ch12.run(SMOKE, [0, 1], root=root)
     return root
 
@@ -453,6 +453,13 @@ def test_a_recorded_number_is_that_of_a_run_alone(smoke):
     rows = rows[(rows.arm == "a2po") & (rows.setting == "") & (rows.seed == 1)].set_index(["metric", "x"]).value
     for metric, value, x in numbers:
         assert rows[metric, x] == pytest.approx(value, rel=1e-3, abs=1e-4), metric
+
+
+@pytest.mark.slow
+def test_the_judge_of_seed_0_is_kept(smoke):
+    for name in ch12.KEPT:
+        model = TinyLM.load(ch12.kept_weights(name, smoke))
+        assert model.config == SMOKE.judge.model
 
 
 def test_unknown_groups_are_refused(tmp_path):
