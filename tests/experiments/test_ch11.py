@@ -25,6 +25,7 @@ from reclib.objectives.grpo import group_advantages, grpo_loss, kl_k3
 from reclib.objectives.prefix_tree import TabularModel
 from reclib.objectives.vstar import DecodingConfig, ValueHead, grow, plant, score_sequences, value_guided_decoding
 from reclib.tokenizers import SemanticIds
+from tests.records import check_record_is_whole
 
 SMOKE = ch11.SCALES["smoke"]
 SMALL = tries.TrieStudy(prompts=40)
@@ -642,3 +643,7 @@ def test_equal_budgets_are_equal_in_the_record():
     assert gs.width_of(DecodingConfig(budget=9000), trie) == 24 * 24
     assert study.decoding.budget == 34
     assert asdict(study.decoding) == asdict(DecodingConfig())
+
+
+def test_the_record_is_whole():
+    check_record_is_whole(11, ch11.NAME)
