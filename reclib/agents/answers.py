@@ -2,7 +2,7 @@ r"""Typed answers: what counts as right, decided without a judge wherever that c
 
     number  |x - y| ≤ max(tol_abs, tol_rel |y|)  after its unit is read: "12.50" = "12.5 yuan" = "1250 cents",
             "1.2k" = 1200, 12.5 % = 0.125
-    set     the same items in any order;  list  the same items in the same order
+    set     the same items in any order;  list  the same items in the same order; "none" for no item
     enum    one of the choices, or a synonym of the right one
     bool    yes or no, or a synonym
     text    left to a judge; see `reclib.agents.judge`
@@ -101,7 +101,7 @@ def write(truth: Any, kind: AnswerType) -> str:
         digits = str(truth) if isinstance(truth, int) else f"{truth:.10g}"
         return digits + ("%" if kind.unit == "%" else f" {kind.unit}" if kind.unit else "")
     if kind.kind in ("set", "list"):
-        return ", ".join(str(item) for item in truth)
+        return ", ".join(str(item) for item in truth) or "none"
     return ("yes" if truth else "no") if kind.kind == "bool" else str(truth)
 
 
@@ -135,11 +135,11 @@ def _items(text: str) -> list[str] | None:
     else:
         parts = re.split(r"[,;\n]|\band\b", text.strip().strip("[](){}").removesuffix("."))
     items = [_item(part) for part in parts if part.strip()]
-    return items or None
+    return [] if found == [] or items == ["none"] else items or None
 
 
 def _item(value: Any) -> str:
-    """One item in canonical form: lower case, single spaces, no quotes, no final stop; numbers without trailing zeros."""
+    """One item in canonical form: lower case, single spaces, no quotes, no final stop, no trailing zeros."""
     text = " ".join(str(value).casefold().split()).strip("\"'`").removesuffix(".").strip()
     try:
         return f"{float(text):.10g}" if re.fullmatch(r"[-+]?\d+(\.\d+)?", text) else text

@@ -12,16 +12,18 @@ What stands between a model and the database:
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from reclib.world import AdWorld, AdWorldConfig
 from reclib.world.database import DEFAULT_AS_OF
+
+if TYPE_CHECKING:
+    import duckdb
 
 ROW_LIMIT = 400  # rows: a report by day over the whole period has 184
 TIME_LIMIT = 5.0  # seconds
@@ -51,6 +53,7 @@ class AdEnvironment:
         ):
             connection.execute(f"SET {setting}")
         self._connection = connection
+        self._rows = lru_cache(maxsize=10_000)(self._fetch)  # nothing changes here, so an answer stays right
         self.as_of: dt.date = self.query("SELECT as_of FROM clock")[0]["as_of"]
 
     @staticmethod
@@ -77,13 +80,22 @@ class AdEnvironment:
             ValueError: more rows or more time than allowed.
             duckdb.Error: the statement is wrong, or it would change something.
         """
+        hashable = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        names, rows = self._rows(statement, hashable, row_limit, time_limit)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _fetch(
+        self, statement: str, values: tuple[Any, ...], row_limit: int, time_limit: float
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        import duckdb  # here, because it takes a while to load
+
         cursor = self._connection.cursor()  # its own, because samples run concurrently
         stop = threading.Timer(time_limit, cursor.interrupt)
         stop.daemon = True
         stop.start()
         try:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
-            result = cursor.execute(statement, list(values))
+            result = cursor.execute(statement, [list(v) if isinstance(v, tuple) else v for v in values])
             names = [column[0] for column in result.description]
             rows = result.fetchmany(row_limit + 1)
         except duckdb.InterruptException as error:
@@ -93,4 +105,8 @@ class AdEnvironment:
             cursor.close()
         if len(rows) > row_limit:
             raise ValueError(f"the answer has more than {row_limit} rows; narrow the filters or group more coarsely")
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return names, rows
+
+
+# DuckDB wants its connections closed before the interpreter goes.
+atexit.register(AdEnvironment.of.cache_clear)

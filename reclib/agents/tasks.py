@@ -30,6 +30,7 @@ from reclib.world.database import DEFAULT_AS_OF
 Outputs = Mapping[str, Any]  # output of each step, by id
 AnswerFrom = Callable[[Outputs], Any]  # a pure function
 WHOLE, INSIDE = re.compile(r"\$([\w.*]+)"), re.compile(r"\{([\w.*]+)\}")
+BY_RESULT = ("calculator", "resolve_date")  # the same can be written in many ways
 REASONING = ("calculator", "compare_series")  # tools that bring no new evidence
 
 
@@ -67,7 +68,8 @@ class Task:
 
     def truth(self, as_of: str = DEFAULT_AS_OF) -> Any:
         """The answer on a date, from a replay of the first reference."""
-        return self.answer_from(outputs(replay(self.references[0], AdAnalyticsTools(AdEnvironment.of(self.seed, as_of)))))
+        tools = AdAnalyticsTools(AdEnvironment.of(self.seed, as_of))
+        return self.answer_from(outputs(replay(self.references[0], tools)))
 
 
 def replay(reference: Sequence[Step], tools: AdAnalyticsTools) -> list[ReferenceCall]:
@@ -93,7 +95,7 @@ def replay(reference: Sequence[Step], tools: AdAnalyticsTools) -> list[Reference
                 id=step.id,
                 depends_on=step.depends_on,
                 compare=step.compare,
-                by_result=step.tool == "calculator",
+                by_result=step.tool in BY_RESULT,
             )
         waiting = [step for step in waiting if step.id not in done]
     return list(done.values())

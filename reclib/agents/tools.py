@@ -16,9 +16,9 @@ import datetime as dt
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from beartype.door import is_bearable
@@ -49,9 +49,13 @@ COLUMNS = {
 }
 MONEY = ("spend", "conv_value")
 IN_WINDOW = "FROM daily JOIN ads USING (ad_id) JOIN accounts USING (account_id) WHERE date BETWEEN ? AND ?"
+# Too common to search for.
 FEW_WORDS = frozenset(
-    "a an and are at be by can do does for how i in is it of on or per than the to what which".split()
-)
+    (
+        "a", "an", "and", "are", "at", "be", "by", "can", "do", "does", "for", "how", "i", "in", "is",
+        "it", "of", "on", "or", "per", "than", "the", "to", "what", "which",
+    )
+)  # fmt: skip
 
 
 class AdAnalyticsTools:
@@ -247,8 +251,7 @@ class AdAnalyticsTools:
             [*dates.window(start, end), ad_ids],
         )
         by_hour = {row["hour"]: row for row in found["rows"]}
-        nothing = dict.fromkeys(dict.fromkeys(metrics), 0)
-        return {"rows": [by_hour.get(hour, {"hour": hour, **nothing}) for hour in range(24)]}
+        return {"rows": [by_hour.get(hour) or {"hour": hour} | dict.fromkeys(metrics, 0) for hour in range(24)]}
 
     def get_ad_detail(self, ad_id: int) -> dict[str, Any]:
         """What is on file for one ad: account, industry, campaign, product, format, dates, budget and bid in yuan.
@@ -291,8 +294,9 @@ class AdAnalyticsTools:
             )
         when = None if month is None else dates.parse(month if month.count("-") > 1 else f"{month}-1", "month")
         return self._rows(
-            "SELECT month, metric, round(p25 / unit, 6) AS p25, round(median / unit, 6) AS median, round(p75 / unit, 6) "
-            "AS p75 FROM (SELECT *, CASE WHEN metric IN ('cpc', 'cpm') THEN 100.0 ELSE 1.0 END AS unit FROM benchmarks) "
+            "SELECT month, metric, round(p25 / unit, 6) AS p25, round(median / unit, 6) AS median, "
+            "round(p75 / unit, 6) AS p75 FROM "
+            "(SELECT *, CASE WHEN metric IN ('cpc', 'cpm') THEN 100.0 ELSE 1.0 END AS unit FROM benchmarks) "
             "WHERE lower(industry) = lower(?) AND (?::VARCHAR IS NULL OR metric = ?) "
             "AND (?::VARCHAR IS NULL OR month = ?) ORDER BY month, metric",
             [industry, metric, metric, *[None if when is None else f"{when:%Y-%m}"] * 2],
@@ -456,11 +460,3 @@ def _check_size(name: str, value: Any) -> None:
             raise ValueError(f"{name}: {len(value)} items; use at most {LONGEST_LIST}")
         for item in value:
             _check_size(name, item)
-
-
-Tool = Callable[..., Any]
-
-
-def methods(tools: AdAnalyticsTools) -> dict[str, Tool]:
-    """The eleven bound methods by name."""
-    return {name: cast(Tool, getattr(tools, name)) for name in TOOLS}

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -83,7 +82,7 @@ def trajectory_coverage(references: Sequence[Sequence[ReferenceCall]], executed:
     before = [_ancestors(steps) for steps in references]
     each = []
     for steps, ancestors in zip(references, before, strict=True):
-        fits = np.array([[_matches(e, r) for e in executed] for r in steps], dtype=bool).reshape(len(steps), -1)
+        fits = np.array([[matches(e, r) for e in executed] for r in steps], dtype=bool).reshape(len(steps), -1)
         same = np.array([[_same_output(e, r) for e in executed] for r in steps], dtype=bool).reshape(len(steps), -1)
         taken = _matching(fits)
         n, size = len(steps), int((taken >= 0).sum())
@@ -123,7 +122,8 @@ def _canonical(value: Any, unordered: bool = False) -> Any:
     return value
 
 
-def _matches(call: Call, step: ReferenceCall) -> bool:
+def matches(call: Call, step: ReferenceCall) -> bool:
+    """Whether a call is what a step asks for."""
     if call.tool != step.tool or call.error is not None:
         return False
     if step.by_result:
@@ -143,7 +143,9 @@ def _equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_equal, a, b))
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
     return abs(a - b) <= 1e-9 * max(1.0, abs(b)) if numbers else bool(a == b)
 
 
@@ -163,21 +165,27 @@ def _ordered(
     turn: Int[np.ndarray, "calls"],
     at_most: int,
 ) -> int:
-    """Size of the largest matching that respects the order: an integer programme, one variable per fitting pair."""
-    if at_most == 0:
-        return 0
-    step, call = np.nonzero(fits)
-    rows: list[np.ndarray] = [step == r for r in range(fits.shape[0])] + [call == e for e in range(fits.shape[1])]
-    for later in range(fits.shape[0]):
-        for earlier in ancestors[later]:
-            # If `later` takes a call of turn t or before, `earlier` may not take one of turn t or after.
-            rows += [
-                ((step == later) & (turn[call] <= t)) | ((step == earlier) & (turn[call] >= t))
-                for t in np.unique(turn[call[step == later]])
-            ]
-    limits = LinearConstraint(np.array(rows, dtype=float), ub=1.0)
-    found = milp(-np.ones(len(step)), constraints=limits, integrality=1, bounds=Bounds(0, 1))
-    return round(-found.fun)
+    """Size of the largest matching that respects the order: turn by turn, all sets of steps that can be matched so far.
+
+    A set says all that matters of the past: once a step is matched, its ancestors are matched already or never will be.
+    """
+    above = [sum(1 << i for i in before) for before in ancestors]
+    below = [sum(1 << j for j, mask in enumerate(above) if mask >> i & 1) for i in range(len(above))]
+    reached = {0}
+    for t in np.unique(turn):
+        now = {(before, 0) for before in reached}  # matched before this turn, and in it
+        for e in np.flatnonzero(turn == t):
+            steps = np.flatnonzero(fits[:, e]).tolist()
+            now |= {
+                (before, here | 1 << r)
+                for before, here in now
+                for r in steps
+                if not (before | here) >> r & 1 and not before & below[r] and not here & (above[r] | below[r])
+            }
+        reached = {before | here for before, here in now}
+        if any(matched.bit_count() == at_most for matched in reached):
+            return at_most
+    return max(matched.bit_count() for matched in reached)
 
 
 def _ancestors(steps: Sequence[ReferenceCall]) -> list[set[int]]:
