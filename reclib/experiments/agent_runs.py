@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from inspect_ai import eval_async
-from inspect_ai.log import EvalLog, read_eval_log_async
+from inspect_ai import eval as evaluate
+from inspect_ai.log import EvalLog
 
 from reclib.agents import answers
 from reclib.agents.adbench import adbench
@@ -47,10 +47,8 @@ AGENTS: dict[str, Agent] = {
 }
 
 
-async def run_async(
-    agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, agent_seed: int = 0
-) -> pd.DataFrame:
-    """Every run of every task of a seed: one row each. For notebooks, whose loop is running: `await` it.
+def run(agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, agent_seed: int = 0) -> pd.DataFrame:
+    """Every run of every task of a seed: one row each.
 
     Columns: task, level, category, moves, kind, epoch, correct, static (right by the truth of the day the task was
     written), multiset, ordered, result, precision, code, detail, designed, calls, errors.
@@ -59,24 +57,24 @@ async def run_async(
         RuntimeError: the evaluation did not finish.
     """
     arguments = {"seed": agent_seed, **agent.dials} if agent.manner == "analyst" else {"seed": agent_seed}
-    os.environ.setdefault("INSPECT_DISPLAY", "none")  # its progress display takes the whole terminal
     with tempfile.TemporaryDirectory() as folder:
-        (log,) = await eval_async(
+        (log,) = evaluate(
             adbench(seed=seed, as_of=as_of, runs=runs),
             model=f"scripted/{agent.manner}",
             model_args=arguments,
             model_roles={"grader": "scripted_judge/facts"},
             log_dir=folder,
             log_realtime=False,
+            display="none",
         )
         if log.status != "success":
             raise RuntimeError(f"the evaluation of {agent.manner} ended as {log.status!r}: {log.error}")
-        return rows_of(await read_eval_log_async(log.location), seed)
+        return rows_of(log, seed)  # samples are read from the folder when they are asked for
 
 
-def run(agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, agent_seed: int = 0) -> pd.DataFrame:
-    """The same where no loop is running."""
-    return asyncio.run(run_async(agent, seed, runs=runs, as_of=as_of, agent_seed=agent_seed))
+async def run_async(agent: Agent, seed: int, **options: Any) -> pd.DataFrame:
+    """The same where a loop is running already, as in a notebook: `await` it."""
+    return await asyncio.to_thread(run, agent, seed, **options)
 
 
 def rows_of(log: EvalLog, seed: int) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from reclib.experiments import agent_runs as ar
 from reclib.experiments import board
 from reclib.experiments import ch14_adbench as ch14
 from reclib.experiments.results import load
+from tests.records import check_record_is_whole
 
 SMOKE = ch14.SCALES["smoke"]
 
@@ -188,3 +189,7 @@ def test_the_same_run_again_repeats_nothing(smoke, capsys):
 def test_an_unknown_data_set_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"datasets: there is no \['tau'\]; choose from adbench"):
         ch14.run(SMOKE, [0], root=tmp_path, datasets=["tau"])
+
+
+def test_the_record_is_whole():
+    check_record_is_whole(14, ch14.NAME)
