@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import rich
 from inspect_ai import eval as evaluate
 from inspect_ai.log import EvalLog
 
@@ -57,6 +58,9 @@ def run(agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, a
         RuntimeError: the evaluation did not finish.
     """
     arguments = {"seed": agent_seed, **agent.dials} if agent.manner == "analyst" else {"seed": agent_seed}
+    rich.reconfigure(
+        quiet=True, force_jupyter=False
+    )  # else Inspect's empty progress display joins a notebook's outputs
     with tempfile.TemporaryDirectory() as folder:
         (log,) = evaluate(
             adbench(seed=seed, as_of=as_of, runs=runs),
