@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import rich
 from inspect_ai import eval as evaluate
 from inspect_ai.log import EvalLog
 
@@ -58,9 +57,6 @@ def run(agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, a
         RuntimeError: the evaluation did not finish.
     """
     arguments = {"seed": agent_seed, **agent.dials} if agent.manner == "analyst" else {"seed": agent_seed}
-    rich.reconfigure(
-        quiet=True, force_jupyter=False
-    )  # else Inspect's empty progress display joins a notebook's outputs
     with tempfile.TemporaryDirectory() as folder:
         (log,) = evaluate(
             adbench(seed=seed, as_of=as_of, runs=runs),
@@ -69,7 +65,7 @@ def run(agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, a
             model_roles={"grader": "scripted_judge/facts"},
             log_dir=folder,
             log_realtime=False,
-            display="none",
+            display="log",  # at a level nobody listens to; "none" leaves an empty widget in a notebook
         )
         if log.status != "success":
             raise RuntimeError(f"the evaluation of {agent.manner} ended as {log.status!r}: {log.error}")

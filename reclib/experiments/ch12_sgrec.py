@@ -16,9 +16,9 @@ same clone of the log and takes as many groups of 16. What is measured is exact 
 - `"eCPM noise"`: x = error of log eCPM in training; ρ = `rho`.
 - `"judge noise"`, `"judge bias"`: x = error of the judge, in units of the fit's spread; ρ = 0.
 - `"online"`: x = ρ: `lift/revenue` and `lift/click` per impression over business only, in an A/B test in the world.
-- `"own judge"`: the whole method once. A language model that was trained on annotations of another world reads and
-  scores the pairs it is asked about (5 %), beside the same arm with the true fit, and with the scores shuffled; ρ =
-  `rho`.
+- `"sparse, own judge"`, `"sparse, true fit"`: the whole method once. A language model trained on annotations of
+  another world reads and scores the pairs it is asked about (5 %), beside the same arm with the true fit, and with the
+  scores shuffled; ρ = `rho`.
 
 **Generators**, data set `generator`: chapter 11's semantic-ID generator (its world, with ρ = `rho`), fine-tuned on
 groups that a beam has found (`two_reward_generator`).
@@ -307,7 +307,8 @@ def _compared(
         _sweep(arm, config, book, training, alignments, setting=setting)
     frontier = f"{setting}, frontier" if setting else "frontier"
     everywhere = [*book.seeds, TUNING_SEED]
-    _sweep("a2po", config, book, training, alignments, setting="tuning" + setting, seeds=[TUNING_SEED])
+    if target == "semantic":  # the rule looks at A2PO's business there
+        _sweep("a2po", config, book, training, alignments, setting="tuning", seeds=[TUNING_SEED])
     for arm in config.sums:
         for knob in SUMS[arm]:
             name = f"{arm} × {knob:g}"
@@ -327,7 +328,7 @@ def _tuned(
 ) -> None:
     """Record the tuned arm: at each ρ, the run of the frontier with the weight that was chosen in the tuning world."""
     results = load(NAME, book.root)
-    chosen = chosen_knobs(results, arm, alignments, setting, frontier, target)
+    chosen = chosen_knobs(results, arm, alignments, frontier, target)
 
     def measure(seeds: list[int]) -> list[Measured]:
         found: list[Measured] = []
@@ -348,7 +349,6 @@ def chosen_knobs(
     results: pd.DataFrame,
     arm: str,
     alignments: Sequence[float | None],
-    setting: str,
     frontier: str,
     target: str,
 ) -> dict[float | None, float]:
@@ -357,7 +357,7 @@ def chosen_knobs(
     for rho in alignments:
         grid = {knob: _rows(results, f"{arm} × {knob:g}", frontier, TUNING_SEED, rho) for knob in SUMS[arm]}
         if target == "semantic":
-            least = _rows(results, "a2po", "tuning" + setting, TUNING_SEED, rho)["business"]
+            least = _rows(results, "a2po", "tuning", TUNING_SEED, rho)["business"]
             fair = {knob: row for knob, row in grid.items() if row["business"] >= least}
             chosen[rho] = max(fair, key=lambda knob: fair[knob]["semantic"]) if fair else min(grid)
         else:

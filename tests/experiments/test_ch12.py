@@ -380,11 +380,11 @@ def test_the_tuning_rule_by_hand():
     for place, knob in enumerate(tr.GRID):  # business falls with the weight, fit rises
         rows["advantage sum × " + f"{knob:g}", "frontier", ch12.TUNING_SEED, 0.0, "business"] = 5.25 - 0.1 * place
         rows["advantage sum × " + f"{knob:g}", "frontier", ch12.TUNING_SEED, 0.0, "semantic"] = 0.1 * place
-    rule = ("advantage sum", (0.0,), "", "frontier", "semantic")
+    rule = ("advantage sum", (0.0,), "frontier", "semantic")
     assert ch12.chosen_knobs(results_of(rows), *rule) == {0.0: tr.GRID[2]}
     rows["a2po", "tuning", ch12.TUNING_SEED, 0.0, "business"] = 9.0  # nobody earns as much
     assert ch12.chosen_knobs(results_of(rows), *rule) == {0.0: tr.GRID[0]}
-    best = ("advantage sum", (0.0,), "", "frontier", "business")
+    best = ("advantage sum", (0.0,), "frontier", "business")
     assert ch12.chosen_knobs(results_of(rows), *best) == {0.0: tr.GRID[0]}
 
 
