@@ -18,6 +18,7 @@ from reclib.reasoning.diffureason import (
 )
 from reclib.reasoning.dreamrec import DreamRec, DreamRecConfig, MendedDreamRec, dreamrec_loss
 from reclib.reasoning.rearec import PRLLoss, ReaRec
+from reclib.reasoning.reasoning_to_rank import ReasoningToRank, ReasoningToRankConfig
 from reclib.reasoning.think import ThinkConfig, Thinker, think_loss
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "PRLLoss",
     "PureNoiseDiffuReason",
     "ReaRec",
+    "ReasoningToRank",
+    "ReasoningToRankConfig",
     "TeacherForcedDiffuReason",
     "ThinkConfig",
     "Thinker",

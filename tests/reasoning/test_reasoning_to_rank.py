@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from reclib.reasoning.plackett_luce import expected_ndcg, ndcg, ndcg_of_scores
 from torch.testing import assert_close
 
 from reclib.language import HuggingFaceLM, TinyLM, TinyLMConfig, Vocabulary
 from reclib.objectives.grpo import leave_one_out_baseline
 from reclib.reasoning import ReasoningToRank
 from reclib.reasoning import reasoning_to_rank as r2r
+from reclib.reasoning.plackett_luce import expected_ndcg, ndcg, ndcg_of_scores
 
 WORDS = Vocabulary(["likes", "red", "blue", "ad", "good", "bad", "."], special=["<answer>", "yes", "no"])
 SMALL = r2r.ReasoningToRankConfig(max_new=4, hidden=16, k=3)
@@ -65,7 +65,7 @@ def test_shuffling_candidates_shuffles_the_scores(lists, kind):
     together, again = (one.score(x)[0] for x in (lists, shuffled))
     assert_close(together[:, order], again, atol=1e-5, rtol=0)
     assert_close(together, alone, atol=1e-5, rtol=0)
-    assert len(set(alone.flatten().tolist())) == 8
+    assert len(set(alone.flatten().tolist())) > 2  # or a shuffle would show nothing
 
 
 def test_padding_changes_nothing(lists):
@@ -239,8 +239,8 @@ def test_item_credit_is_that_of_a_plain_loop():
 
 def test_item_credit_is_quieter_than_shared_credit():
     """One item's rationale matters, the scores of the others are noise: with shared credit they drown it."""
-    scores = 2 * torch.randn(4000, 2, 20, generator=seeded())
-    positive = torch.zeros(4000, dtype=torch.long)
+    scores = 2 * torch.randn(400, 2, 20, generator=seeded())
+    positive = torch.zeros(400, dtype=torch.long)
     config = replace(SMALL, k=10, samples=8)
     shared, single = (c(scores, positive, config, seeded(1)) for c in (r2r.shared_credit, r2r.item_credit))
     assert float(single[..., 1:].var()) < 0.3 * float(shared[..., 1:].var())

@@ -3,7 +3,8 @@ r"""Reasoning to Rank (Zheng et al. 2026, arXiv 2602.12530): think about each pa
 A language model writes a rationale for every user–item pair by itself, a head turns what it then knows into a score,
 and Plackett–Luce turns the scores of a list into rankings, whose NDCG is the reward of everything:
 
-$$o_i\sim\pi_\theta(\cdot|x_{u,i}),\qquad s_i=g_\phi(h_\theta(x_{u,i},o_i)),\qquad\sigma\sim PL(s/\tau),\qquad U=\mathrm{NDCG@}K$$
+$$o_i\sim\pi_\theta(\cdot|x_{u,i}),\quad s_i=g_\phi(h_\theta(x_{u,i},o_i)),\quad\sigma\sim PL(s/\tau),
+\quad U=\mathrm{NDCG@}K$$
 
 $$\nabla_\phi J=\mathbb E[(U-b)\nabla_\phi\log P(\sigma|s_\phi)]$$
 
@@ -292,7 +293,7 @@ class ReasoningToRank(nn.Module):
         reference: Any = None,
         generator: torch.Generator | None = None,
     ) -> RankingStep:
-        r"""Minus an estimate of J whose gradient is that of the module's text. Freeze a part and the other still learns.
+        r"""Minus an estimate of J whose gradient is that of the module's text. A frozen part is left out.
 
         $$-\frac1{|u|G}\sum_{u,g}\Big\{\sum_{i,t}\min(\rho_{it}A_i,\mathrm{clip}(\rho_{it})A_i)
           +\frac1M\sum_m(U_m-b_m)\log P(\sigma_m|s)+\alpha H\Big\}+\beta\,KL$$
@@ -438,8 +439,13 @@ def _log_probs(
 def _together(parts: Sequence[Rationales]) -> Rationales:
     """Rationales of several batches, filled up to the longest."""
     longest = max(part.ids.shape[1] for part in parts)
-    widened = [[nn.functional.pad(x, (0, longest - x.shape[1])) for x in part[:4]] + [part.runaway] for part in parts]
-    return Rationales(*(torch.cat(column) for column in zip(*widened, strict=True)))
+
+    def column(name: str) -> Tensor:
+        tables = (getattr(part, name) for part in parts)
+        return torch.cat([nn.functional.pad(table, (0, longest - table.shape[1])) for table in tables])
+
+    runaway = torch.cat([part.runaway for part in parts])
+    return Rationales(column("ids"), column("log_probs"), column("there"), column("drawn"), runaway)
 
 
 # ------------------------------------------------------------------ the cold start
@@ -460,8 +466,7 @@ def read_answer(text: str, tag: str = "<answer>") -> bool | None:
     words = text.split()
     if tag not in words[:-1]:
         return None
-    word = words[len(words) - words[::-1].index(tag) :][:1]
-    return {("yes",): True, ("no",): False}.get(tuple(word))
+    return {"yes": True, "no": False}.get(words[len(words) - words[::-1].index(tag)])
 
 
 def kept_rationales(texts: Sequence[str], labels: Sequence[bool], most: tuple[int, int] | None = None) -> Kept:
@@ -531,10 +536,10 @@ def learn_to_rank(
     """
     t = training or RankTraining()
     generator = torch.Generator().manual_seed(seed)
-    parts = [(ranker.head, t.lr), (ranker.model, t.model_lr)]
+    parts: list[tuple[nn.Module, float]] = [(ranker.head, t.lr), (ranker.model, t.model_lr)]
     for part, rate in parts:
         part.requires_grad_(rate > 0)
-    groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in parts if rate > 0]
+    groups: list[dict[str, Any]] = [{"params": list(part.parameters()), "lr": rate} for part, rate in parts if rate > 0]
     if not groups:
         raise ValueError("training: lr and model_lr are both 0, so nothing would learn; give one a positive rate")
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
