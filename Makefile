@@ -21,7 +21,7 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
 	@echo "  CH=02 chooses a chapter, SEEDS=0-4 seeds, PYTHON=python3.12 the Python that .venv is made with."
 
-book: .venv/.rendering book/_extra/vendor/.complete ## render the book and print where to open it
+book: .venv/.rendering book/_extra/vendor/.complete book/_extra/replay/.complete ## render the book and print where to open it
 	@echo "==> Rendering the book (warnings are errors)"
 	@$(JUPYTER_BOOK) -W -n --keep-going
 	@echo "==> Open file://$(CURDIR)/$(HTML)"
@@ -30,7 +30,7 @@ lab: .venv/.everything ## open the chapters in JupyterLab
 	@echo "==> Starting JupyterLab in chapters/"
 	@$(BIN)/jupyter lab --notebook-dir chapters
 
-test: .venv/.everything book/_extra/vendor/.complete ## everything CI runs: style, types, floors, book, tests, notebooks, browser
+test: .venv/.everything book/_extra/vendor/.complete book/_extra/replay/.complete ## everything CI runs: style, types, floors, book, tests, notebooks, browser
 	@echo "==> Style, types, floors"
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -106,3 +106,14 @@ book/_extra/vendor/.complete: package.json package-lock.json
 		rm -rf node_modules; \
 		touch $@; \
 	fi
+
+# Inspect's viewer for the logs in data/replay: only its assets are taken from the package.
+book/_extra/replay/.complete: requirements.txt $(wildcard data/replay/*.html data/replay/logs/*) | $(BIN)/python
+	@rm -rf $(@D) build/inspect && mkdir -p $(@D) && cp -r data/replay/. $(@D)
+	@echo "==> Fetching the viewer of the agents' logs"
+	@if $(PIP) --no-deps --target build/inspect "$$(grep '^inspect-ai==' requirements.txt)"; then \
+		cp -r build/inspect/inspect_ai/_view/dist/assets $(@D) && touch $@; \
+	else \
+		echo "==> pip could not fetch it: the page book/replay.html will open no viewer"; \
+	fi
+	@rm -rf build/inspect

@@ -10,6 +10,12 @@ network: what the benchmark reports about them can be compared with what they we
     scripted/looping     repeats one call and never answers
     scripted/analyst     the oracle, with the dials of `Dials`, given as model arguments
 
+and three controls:
+
+    scripted/without_rules       the oracle without `search_rules`; where it would need the rules, it guesses
+    scripted/without_calculator  the oracle without `calculator`; it reckons in its head, with an error of some percent
+    scripted/random              three calls of other tasks, and the answer to another task
+
 A run of `analyst` fails with probability Σ dials. How it fails is drawn from those kinds that the task allows, in
 proportion to their dials (a task without a ratio knows no mean of ratios); where it allows none of them, it succeeds.
 Everything follows from the analyst's seed, the task and the number of the run.
@@ -42,7 +48,9 @@ from reclib.agents.task_sets import ground_truth, tasks
 from reclib.agents.tasks import REASONING, Outputs, Step, Task, levels, outputs, resolved
 from reclib.world.database import DEFAULT_AS_OF
 
-MANNERS = ("oracle", "sequential", "lucky", "stale", "looping", "analyst")
+LACKS = {"without_rules": "search_rules", "without_calculator": "calculator"}
+MANNERS = ("oracle", "sequential", "lucky", "stale", "looping", "analyst", "random", *LACKS)
+HEAD_ERROR = 0.02  # standard deviation of mental arithmetic, relative (our choice)
 OTHER_WINDOWS = ("last 9 days", "last 16 days", "last 25 days")  # no task asks for these
 
 
@@ -149,6 +157,23 @@ def script(task: Task, dials: Dials, rng: np.random.Generator, as_of: str = DEFA
     return Script(steps, kind)
 
 
+def lacking(task: Task, tool: str) -> Script:
+    """The reference without a tool; `kind` is the tool if the task needs it."""
+    plan = Script(task.references[0])
+    for step in task.references[0]:
+        if step.tool == tool:
+            plan = Script(plan.steps, tool).without(step.id)
+    return plan
+
+
+def at_random(task: Task, rng: np.random.Generator) -> Script:
+    """Three calls that other tasks begin with, whatever this one asks."""
+    every = tasks(task.seed)
+    firsts = [levels(every[int(k)].references[0])[0] for k in rng.choice(len(every), 3, replace=False)]
+    drawn = [first[int(rng.integers(len(first)))] for first in firsts]
+    return Script(tuple(Step(f"r{n}", step.tool, step.arguments) for n, step in enumerate(drawn)), "random")
+
+
 def submission(task: Task, plan: Script, so_far: Outputs, rng: np.random.Generator, as_of: str = DEFAULT_AS_OF) -> str:
     """What is answered in the end."""
     if not plan.kind:
@@ -156,6 +181,12 @@ def submission(task: Task, plan: Script, so_far: Outputs, rng: np.random.Generat
     truth = ground_truth(task.seed, as_of)[task.id][1]
     if plan.kind == "early_stop":
         return ""
+    if plan.kind == "calculator":
+        return answers.write(truth * (1 + HEAD_ERROR * rng.standard_normal()), task.answer)
+    if plan.kind == "random":
+        alike = [each for each in tasks(task.seed) if each.answer.kind == task.answer.kind and each.id != task.id]
+        other = alike[int(rng.integers(len(alike)))]
+        return answers.write(ground_truth(task.seed, as_of)[other.id][1], task.answer)
     if plan.kind == "mean_of_ratios":
         return answers.write(task.mistakes["mean of ratios"](so_far), task.answer)
     if plan.kind == "unit_slip":
@@ -236,9 +267,13 @@ class ScriptedAnalyst(ModelAPI):
             day = DEFAULT_AS_OF if self.model_name == "stale" else as_of
             return self._submit(answers.write(ground_truth(task.seed, day)[task.id][1], task.answer))
         rng = np.random.default_rng([self.seed, task.seed, zlib.crc32(task.id.encode()), int(store().get("epoch", 1))])
-        dials = self.dials if self.model_name == "analyst" else Dials()
-        plan = script(task, dials, rng, as_of)
-        store().set("designed", plan.kind)
+        if self.model_name in LACKS:
+            plan = lacking(task, LACKS[self.model_name])
+        elif self.model_name == "random":
+            plan = at_random(task, rng)
+        else:
+            plan = script(task, self.dials if self.model_name == "analyst" else Dials(), rng, as_of)
+            store().set("designed", plan.kind)
         asked, so_far = _results(input)
         ready = [step for step in plan.steps if step.id not in asked and set(step.depends_on) <= so_far.keys()]
         if self.model_name == "sequential":

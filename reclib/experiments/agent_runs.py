@@ -44,7 +44,11 @@ AGENTS: dict[str, Agent] = {
     "looping": Agent("looping"),
     "noisy, .7": Agent(dials=Dials.noisy(0.7).each()),
     "noisy, .4": Agent(dials=Dials.noisy(0.4).each()),
+    "without rules": Agent("without_rules"),
+    "without calculator": Agent("without_calculator"),
+    "random": Agent("random"),
 }
+CONTROLS = ("without rules", "without calculator", "random")
 
 
 def run(agent: Agent, seed: int, *, runs: int = 3, as_of: str = DEFAULT_AS_OF, agent_seed: int = 0) -> pd.DataFrame:
@@ -118,6 +122,13 @@ def reliability(rows: pd.DataFrame) -> dict[str, float]:
     ):  # fmt: skip
         found[name] = float(corner.mean())
     return found | {"calls": float(rows["calls"].mean()), "errors": float(rows["errors"].mean())}
+
+
+def faults(rows: pd.DataFrame) -> dict[str, float]:
+    """Of all runs, the share that is wrong for each reason of the taxonomy, and Pass@1 by what is asked for."""
+    wrong = rows[rows["correct"] < 1]
+    found = {f"wrong/{code}": len(part) / len(rows) for code, part in wrong.groupby("code")}
+    return found | {f"pass@1/{kind}": float(part["correct"].mean()) for kind, part in rows.groupby("kind")}
 
 
 def freshness(rows: pd.DataFrame) -> dict[str, float]:

@@ -3,7 +3,8 @@
 Data set `adbench`: the benchmark through Inspect, 100 tasks of each seed, three runs of each, agents of
 `agent_runs.AGENTS`. Metrics of `agent_runs.reliability`; of agents with dials also `confusion`. Settings:
 
-- `""`: on the day the tasks were written.
+- `""`: on the day the tasks were written. Of the controls also `wrong/…` (by the taxonomy) and `pass@1/…` (by what
+  kind of answer is asked for).
 - `"dials"`: analysts that fail in one way in half of the runs that allow it, one run of each task.
 - `"later"`: `oracle` and `stale`, x = days after the tasks were written; `replayed/…` and `static/…` by how the truth
   moves: `daily`, `sometimes`, `never`.
@@ -31,7 +32,16 @@ import numpy as np
 
 from reclib.agents.analyst import Dials
 from reclib.experiments import board
-from reclib.experiments.agent_runs import AGENTS, Agent, confusion, freshness, only, reliability
+from reclib.experiments.agent_runs import (
+    AGENTS,
+    CONTROLS,
+    Agent,
+    confusion,
+    faults,
+    freshness,
+    only,
+    reliability,
+)
 from reclib.experiments.agent_runs import run as run_agent
 from reclib.experiments.results import record
 from reclib.world.database import DEFAULT_AS_OF
@@ -148,7 +158,8 @@ def _agents(config: Config, seed: int, common: dict[str, Any]) -> None:
         with record(NAME, arm=name, config=about, **key) as log:
             if not log.finished:
                 rows = run_agent(AGENTS[name], seed, runs=config.runs, agent_seed=seed)
-                for metric, value in {**reliability(rows), **confusion(rows)}.items():
+                more = faults(rows) if name in CONTROLS else {}
+                for metric, value in {**reliability(rows), **confusion(rows), **more}.items():
                     log.log(metric, value)
     for kind in config.kinds:
         agent = only(kind, config.share)

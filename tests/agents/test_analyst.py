@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
 
-from reclib.agents import Dials, ScriptedAnalyst
-from reclib.agents.analyst import DIAGNOSES, possible_failures, script
-from reclib.agents.task_sets import tasks
+from reclib.agents import Dials, ScriptedAnalyst, answers
+from reclib.agents.analyst import DIAGNOSES, LACKS, at_random, lacking, possible_failures, script, submission
+from reclib.agents.task_sets import ground_truth, tasks
+from reclib.world.database import DEFAULT_AS_OF
 
 
 def test_dials_are_probabilities():
@@ -60,6 +61,30 @@ def test_a_dial_that_a_task_does_not_allow_leaves_it_alone():
 def test_the_same_seed_task_and_run_give_the_same_script():
     task, dials = tasks(0)[30], Dials.noisy(0.1)
     assert script(task, dials, np.random.default_rng(3)) == script(task, dials, np.random.default_rng(3))
+
+
+@pytest.mark.parametrize("tool", list(LACKS.values()))
+def test_an_analyst_without_a_tool_never_calls_it_and_says_where_it_is_missing(tool):
+    for task in tasks(0):
+        plan, needed = lacking(task, tool), any(step.tool == tool for step in task.references[0])
+        assert all(step.tool != tool for step in plan.steps)
+        assert (plan.kind == tool) == needed
+        if not needed:
+            assert plan.steps == tuple(task.references[0])
+        left = {step.id for step in plan.steps}
+        assert all(set(step.depends_on) <= left for step in plan.steps)  # nothing waits for what never comes
+
+
+def test_a_random_agent_calls_three_tools_and_answers_another_task():
+    plans = [at_random(task, np.random.default_rng([7, n])) for n, task in enumerate(tasks(0))]
+    assert all(len(plan.steps) == 3 for plan in plans)
+    assert len({step.tool for plan in plans for step in plan.steps}) > 3
+    right = 0
+    for n, (task, plan) in enumerate(zip(tasks(0), plans, strict=True)):
+        given = submission(task, plan, {}, np.random.default_rng([8, n]))
+        if task.answer.kind != "text":
+            right += answers.score(given, ground_truth(0, DEFAULT_AS_OF)[task.id][1], task.answer)
+    assert right < 10
 
 
 def test_a_question_of_another_benchmark_is_refused():

@@ -291,3 +291,18 @@ def test_offline_scripts_come_from_the_site(read):
     assert any(re.search(r"vendor/mathjax/tex-mml-chtml\.js", script) for script in scripts)
     assert any(re.search(r"vendor/embed\.js", script) for script in scripts)
     assert Path(SITE / "vendor" / "embed.js").stat().st_size > 1_000_000
+
+
+def test_readers_can_replay_an_agent(read, address):
+    """Inspect's viewer lists the logs, opens one, and shows the calls of a task."""
+    page = read("book/replay")
+    page.get_by_role("link", name="Open the viewer").click()
+    page.wait_for_url("**/replay/index.html*")
+    page.get_by_text("scripted/without_rules").first.wait_for()
+    page.get_by_text("scripted/without_rules").first.click()
+    page.get_by_text("L3-capped_users-1").first.wait_for()
+    page.get_by_text("L3-capped_users-1").first.click()
+    page.get_by_text("resolve_date").first.wait_for()
+    # It asks for two files that a folder of logs may have, and stops reading when it knows a log's length.
+    expected = re.compile(r"logs/(eval-set\.json|flow\.yaml|[a-z-]+\.eval$)|^request failed: .*\.eval$")
+    assert [trouble for trouble in page.troubles if not expected.search(trouble)] == []
