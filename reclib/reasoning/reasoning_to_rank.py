@@ -464,9 +464,10 @@ class Kept(NamedTuple):
 def read_answer(text: str, tag: str = "<answer>") -> bool | None:
     """True for yes and False for no, the word behind the last `<answer>`; None if there is neither."""
     words = text.split()
-    if tag not in words[:-1]:
+    if tag not in words:
         return None
-    return {"yes": True, "no": False}.get(words[len(words) - words[::-1].index(tag)])
+    behind = words[len(words) - words[::-1].index(tag) :]
+    return {"yes": True, "no": False}.get(behind[0]) if behind else None
 
 
 def kept_rationales(texts: Sequence[str], labels: Sequence[bool], most: tuple[int, int] | None = None) -> Kept:

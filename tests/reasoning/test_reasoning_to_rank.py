@@ -380,6 +380,13 @@ def test_every_kept_rationale_has_the_answer_of_its_label():
 # ------------------------------------------------------------------ bad input
 
 
+def test_an_answer_is_the_word_behind_the_last_tag():
+    assert r2r.read_answer("<answer> no so <answer> yes") is True
+    assert r2r.read_answer("good <answer> no .") is False
+    for text in ("", "yes", "<answer>", "<answer> yes <answer>", "<answer> maybe"):
+        assert r2r.read_answer(text) is None
+
+
 def test_bad_lists_are_named():
     model = ranker().model
     for prompts, message in (([], "lists of no items"), ([["red"], ["red", "blue"]], r"lists of \[1, 2\] items")):
