@@ -237,7 +237,7 @@ def leave_one_out_ranking_loss(
 
 def pl_rank_gradient(
     scores: Float[Tensor, "*lists items"],
-    ranking: Int[Tensor, "*lists samples items"],
+    ranking: Int[Tensor, "*lists samples length"],
     positive: Int[Tensor, "*lists"],
     k: int | None = None,
     *,
@@ -280,7 +280,7 @@ def pl_rank_gradient(
 
 def pl_rank_loss(
     scores: Float[Tensor, "*lists items"],
-    ranking: Int[Tensor, "*lists samples items"],
+    ranking: Int[Tensor, "*lists samples length"],
     positive: Int[Tensor, "*lists"],
     k: int | None = None,
     *,
