@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reclib.language.interface import Generated, left_aligned, moved_back
 from reclib.language.writing import completion_log_probs, write
+from reclib.nn.sizes import check_at_least
 
 
 class _Cache(NamedTuple):
@@ -56,6 +57,30 @@ class HuggingFaceLM(nn.Module):
         local = {key: value for key, value in settings.items() if key in ("local_files_only", "revision", "token")}
         tokenizer = library.AutoTokenizer.from_pretrained(name, **local)
         return cls(library.AutoModelForCausalLM.from_pretrained(name, **settings), tokenizer).eval()
+
+    def with_lora(self, rank: int = 16, alpha: float = 32.0, **settings: Any) -> HuggingFaceLM:
+        """Freeze the weights and put low-rank adapters beside them: W + (α / rank) B A, with B = 0 at first.
+
+        Only A and B are trained then, so an optimiser needs little memory (LoRA; Hu et al., 2022). The model is changed
+        in place; `peft` does it, and `self.model.save_pretrained(folder)` writes the adapters alone.
+
+        Args:
+            rank: rows of A.
+            alpha: α.
+            settings: for `peft.LoraConfig`; by default every linear layer but the output gets adapters.
+
+        Raises:
+            ImportError: peft is not installed.
+            ValueError: a rank below 1.
+        """
+        check_at_least(1, rank=rank)
+        try:
+            library = importlib.import_module("peft")
+        except ImportError as error:
+            raise ImportError("with_lora needs peft: pip install 'reclib[llm]'") from error
+        settings = {"target_modules": "all-linear", "task_type": "CAUSAL_LM", **settings}
+        self.model = library.get_peft_model(self.model, library.LoraConfig(r=rank, lora_alpha=alpha, **settings))
+        return self
 
     @property
     def end_id(self) -> int:

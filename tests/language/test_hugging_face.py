@@ -1,11 +1,13 @@
-"""The wrapper: with a stand-in that is called as the library's models are, and with the library where it is there."""
+"""The wrapper: with a stand-in that is called as the library's models are, and with models of the library."""
 
-import importlib.util
 import sys
 import types
+from functools import partial
 
 import pytest
+import tokenizers
 import torch
+import transformers
 from torch import nn
 
 from reclib.language import HuggingFaceLM, LanguageModel, Vocabulary, pad
@@ -66,15 +68,16 @@ def stand_in():
 
 def library_model(kind):
     """A model with two layers and random weights, and a tokenizer of whole words; nothing is downloaded."""
-    import tokenizers
-    import transformers
-
     sizes = {
         "gpt2": transformers.GPT2Config(vocab_size=20, n_positions=40, n_embd=8, n_layer=2, n_head=2),
         "llama": transformers.LlamaConfig(
             vocab_size=20, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
         ),
-    }
+        "qwen2": transformers.Qwen2Config(
+            vocab_size=20, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1,
+        ),
+    }  # fmt: skip
     words = tokenizers.models.WordLevel({token: i for i, token in enumerate(WORDS.tokens)}, unk_token="<pad>")
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -82,9 +85,7 @@ def library_model(kind):
     return HuggingFaceLM(transformers.AutoModelForCausalLM.from_config(sizes[kind]), fast)
 
 
-MODELS = {"stand-in": stand_in}
-if importlib.util.find_spec("transformers"):  # not a skip: the wrapper is checked above without it
-    MODELS |= {kind: lambda kind=kind: library_model(kind) for kind in ("gpt2", "llama")}
+MODELS = {"stand-in": stand_in} | {kind: partial(library_model, kind) for kind in ("gpt2", "llama", "qwen2")}
 
 
 @pytest.fixture(params=MODELS)
@@ -163,3 +164,48 @@ def test_a_tokenizer_without_an_end_is_refused():
     endless.eos_token_id = None
     with pytest.raises(ValueError, match="has no eos_token"):
         HuggingFaceLM(Causal(), endless)
+
+
+def test_a_model_of_the_library_comes_back_from_its_folder(tmp_path):
+    model = library_model("qwen2").eval()
+    model.model.save_pretrained(tmp_path)
+    vocabulary = {"<pad>": 0, "<end>": 1, "a": 2, "b": 3, "Ġ": 4, "ab": 5}
+    special = {"eos_token": "<end>", "pad_token": "<pad>", "unk_token": "<pad>"}
+    transformers.Qwen2Tokenizer(vocab=vocabulary, merges=[("a", "b")], **special).save_pretrained(tmp_path)
+    again = HuggingFaceLM.from_pretrained(str(tmp_path), local_files_only=True)
+    assert not again.training
+    assert again.encode("ab b") == [5, 4, 3]
+    assert again.decode([5, 4, 3, again.end_id]) == "ab b"
+    ids = torch.tensor(PROMPTS[:1])
+    torch.testing.assert_close(again(ids)[0], model(ids)[0])
+
+
+def test_low_rank_adapters_change_nothing_at_first_and_are_all_that_learns():
+    torch.manual_seed(0)
+    model = library_model("qwen2")
+    ids, before = torch.tensor(PROMPTS[2:3]), {}
+    logits = model(ids)[0].detach()
+    model.with_lora(rank=2, alpha=4.0)
+    torch.testing.assert_close(model(ids)[0], logits)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    learns = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learns, lr=0.1)
+    prompt, answer = ids[:, :3], ids[:, 3:]
+    losses = []
+    for _ in range(20):
+        loss = -model.log_probs(prompt, answer).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    for name, weight in model.named_parameters():
+        assert ("lora" in name) == (not torch.equal(weight, before[name])), name
+    with pytest.raises(ValueError, match="rank: must be at least 1, got 0"):
+        library_model("gpt2").with_lora(rank=0)
+
+
+def test_without_peft_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ImportError, match=r"with_lora needs peft: pip install 'reclib\[llm\]'"):
+        stand_in().with_lora()

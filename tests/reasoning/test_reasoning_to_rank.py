@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
 from reclib.language import HuggingFaceLM, TinyLM, TinyLMConfig, Vocabulary
@@ -339,7 +340,6 @@ def test_yes_against_no_by_hand(lists):
 
 
 def test_a_model_of_hugging_face_ranks_and_learns(lists):
-    transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     torch.manual_seed(0)
     network = transformers.Qwen2ForCausalLM(
