@@ -5,10 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclib.language import CompletionBatches, TinyLM, TinyLMConfig, Vocabulary, completion_loss, pad
+from reclib.language import CompletionBatches, HuggingFaceLM, TinyLM, TinyLMConfig, Vocabulary, completion_loss, pad
 from reclib.objectives import group_advantages
 from reclib.reasoning.collaborative_text import NO_ENTRY, TextStore
 from reclib.reasoning.star import (
@@ -22,7 +23,7 @@ from reclib.reasoning.star import (
     sft_example,
     stratified,
 )
-from reclib.reasoning.trajectory import TAGS, MalformedTrajectory, Task
+from reclib.reasoning.trajectory import TAGS, MalformedTrajectory, Reward, Task
 
 WORDS = (
     f"recent candidates tents tents_1 tea_1 tea item_cf profile durable woman now trust both {NO_ENTRY} {LIMIT} x y z"
@@ -303,6 +304,41 @@ def test_an_update_prefers_the_better_run():
     assert (after - before)[0] > (after - before)[1]
     assert seen.outcome == pytest.approx((1 + 2 / 3) / 2)
     assert seen.zero_variance == 0
+
+
+def test_a_model_of_hugging_face_calls_tools_and_learns_by_adapters():
+    class Words:
+        eos_token_id = VOCABULARY.end_id
+
+        def encode(self, text, add_special_tokens=False):
+            return VOCABULARY.encode(text)
+
+        def decode(self, ids, skip_special_tokens=True):
+            return VOCABULARY.decode(ids)
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    network = transformers.Qwen2ForCausalLM(
+        transformers.Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=1)
+    )
+    reference = HuggingFaceLM(copy.deepcopy(network), Words()).eval()
+    model = HuggingFaceLM(network, Words()).with_lora(rank=2).eval()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    star = Star(model, STORE, StarConfig(max_new=40, max_calls=2))
+    written = star.write([TASK] * 16, generator=torch.Generator().manual_seed(0))
+    assert sum(written.calls) > 0  # by chance: one word in forty closes a call
+    for text, calls in zip(written.texts, written.calls, strict=True):
+        assert text.count("</tool_call> <tool_response>") >= calls - 1  # the last may be cut off
+    assert not written.by_model[written.real].all()
+    grpo = StarGRPO(star, reference, StarGRPOConfig(group=8, tasks=2, lr=1e-2))
+    grpo.rewards = lambda tasks, written: [
+        Reward(float(calls), 0.0) for calls in written.calls
+    ]  # so that groups differ
+    seen = grpo.update([TASK, TASK], torch.Generator().manual_seed(0))
+    assert seen.ratio == pytest.approx(1.0, abs=1e-4)
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all("lora" in name for name in changed)
 
 
 def test_strata_are_three_four_three():

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import tenacity
+
 from reclib.nn.sizes import check_at_least
 
 PASSING = {408, 409, 429, 500, 502, 503, 504, 529}  # status codes after which another try may succeed
@@ -69,16 +71,12 @@ class Retries:
         if not 0 <= self.pause <= self.longest:
             raise ValueError(f"pause: must lie between 0 and longest = {self.longest:g}, got {self.pause}")
 
-    def pauses(self) -> list[float]:
-        """Seconds to wait before each further try."""
-        return [min(self.longest, self.pause * 2**k) for k in range(self.tries - 1)]
-
 
 class ModelReasoner:
     """A `Reasoner` that asks a language model."""
 
     def __init__(
-        self, ask: Ask, retries: Retries | None = None, *, sleep: Callable[[float], object] = time.sleep
+        self, ask: Ask, retries: Retries | None = None, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         """Wrap a model.
 
@@ -97,19 +95,27 @@ class ModelReasoner:
             GaveUp: the model cannot be reached.
         """
         question = f"Task: {prompt}\n\nWritten so far: {written or 'nothing'}"
-        waits = [*self.retries.pauses(), None]
-        for number, wait in enumerate(waits, 1):
-            try:
-                return self.ask(COMMON + INSTRUCTIONS[role], question)
-            except Exception as error:
-                self.failures += 1
-                if wait is None or not passing(error):
-                    raise GaveUp(
-                        f"ask: {number} of {len(waits)} tries failed, the last with {type(error).__name__}: {error}. "
-                        "Finished tasks are kept if collect has a path; start it again to go on"
-                    ) from error
-                self.sleep(wait)
-        raise AssertionError("unreachable: the last try returns or raises")
+        retries = self.retries
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(passing),
+            wait=tenacity.wait_exponential(multiplier=retries.pause, max=retries.longest),
+            stop=tenacity.stop_after_attempt(retries.tries),
+            after=self._count,
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            return again(self.ask, COMMON + INSTRUCTIONS[role], question)
+        except Exception as error:
+            tried = again.statistics["attempt_number"]
+            self.failures += not passing(error)  # such an error ends the tries, uncounted
+            raise GaveUp(
+                f"ask: {tried} of {retries.tries} tries failed, the last with {type(error).__name__}: {error}. "
+                "Finished tasks are kept if collect has a path; start it again to go on"
+            ) from error
+
+    def _count(self, _: tenacity.RetryCallState) -> None:
+        self.failures += 1
 
 
 def passing(error: BaseException) -> bool:
