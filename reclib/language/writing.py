@@ -26,6 +26,16 @@ class Reader(Protocol):
         """One more token: logits of the next, and the new cache. The old cache must not be used again."""
 
 
+def draw(
+    logits: Float[Tensor, "batch vocabulary"], temperature: float, generator: torch.Generator | None
+) -> tuple[Int[Tensor, "batch"], Float[Tensor, "batch vocabulary"]]:
+    """A token per row from softmax(logits / temperature), at 0 the most probable; and all log-probabilities."""
+    log_prob = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+    if temperature == 0:
+        return log_prob.argmax(-1), log_prob
+    return torch.multinomial(log_prob.exp(), 1, generator=generator)[:, 0], log_prob
+
+
 @torch.no_grad()
 def write(
     model: Reader,
@@ -59,11 +69,7 @@ def write(
     alive = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     tokens, log_probs, written = [], [], []
     while True:
-        log_prob = (logits.float() / (temperature or 1.0)).log_softmax(-1)
-        if temperature == 0:
-            token = log_prob.argmax(-1)
-        else:
-            token = torch.multinomial(log_prob.exp(), 1, generator=generator)[:, 0]
+        token, log_prob = draw(logits, temperature, generator)
         tokens.append(token * alive)
         log_probs.append(log_prob.gather(1, token[:, None])[:, 0].masked_fill(~alive, 0))
         written.append(alive)

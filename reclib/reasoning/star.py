@@ -23,6 +23,7 @@ from torch import Tensor
 
 from reclib.language import Example, LanguageModel, pad
 from reclib.language.interface import prompts_left_aligned
+from reclib.language.writing import draw
 from reclib.nn.sizes import check_at_least
 from reclib.objectives.grpo import group_advantages, grpo_loss
 from reclib.reasoning.collaborative_text import TextStore
@@ -134,11 +135,7 @@ class Star:
         logits, cache = model.read(ids, mask)
         columns: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         while True:
-            log_prob = (logits.float() / (temperature or 1.0)).log_softmax(-1)
-            if temperature == 0:
-                token = log_prob.argmax(-1)
-            else:
-                token = torch.multinomial(log_prob.exp(), 1, generator=generator)[:, 0]
+            token, log_prob = draw(logits, temperature, generator)
             forced = torch.tensor([row.pending[0] if row.pending else -1 for row in rows])
             alive = torch.tensor([not row.ended for row in rows])
             free = alive & (forced < 0)

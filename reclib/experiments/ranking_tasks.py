@@ -96,7 +96,7 @@ def vocabulary() -> Vocabulary:
     """Every word of prompts, tools, trajectories and drills, in all worlds."""
     fixed = (
         f"recent candidates {NONE} {STOP} redo trust both differ agree likes long also similar chose theme nothing "
-        f"{NO_ENTRY} {LIMIT} in has for is among count are next"
+        f"{NO_ENTRY} {LIMIT} in has for among last count are next"
     ).split()
     names = [ad_name(topic, number) for topic in topics() for number in range(1, MOST + 1)]
     used = [*names, *topics(), *(str(number) for number in range(1, MOST + 1)), *fixed]

@@ -19,6 +19,7 @@ from reclib.reasoning.collaborative_text import NO_ENTRY
 from reclib.reasoning.mars import COLLABORATIVE, Call, Mars, RuleReasoner, Run, recommendation
 from reclib.reasoning.star import Answer, Star, StarConfig, Update, sft_example
 from reclib.reasoning.trajectory import LETTERS, check_format, read_prompt, tier_reward
+from tests.records import check_record_is_whole
 
 SMOKE = ch10.SCALES["smoke"]
 
@@ -168,9 +169,9 @@ def test_one_vocabulary_serves_every_world():
 def test_drills_are_answered_right(skill, tasks):
     candidates = read_prompt(tasks.tasks([0])[0].prompt).candidates
     others = [name for name in tasks.names[1:] if name not in {c.ad for c in candidates}][:6]
-    rng = np.random.default_rng(0)
+    rng, recent = np.random.default_rng(0), [("tea_03", "tea"), ("sofas_12", "sofas")]
     for _ in range(40):
-        line = rd.drill_line(skill, candidates, others, 6, rng)
+        line = rd.drill_line(skill, recent, candidates, others, 6, rng)
         question, answer = line.question.split()[1:], line.answer.split()
         letters = [word for word in answer if word in LETTERS]
         if skill in ("in", "has", "for"):
@@ -181,6 +182,13 @@ def test_drills_are_answered_right(skill, tasks):
             letter = {c.ad: c.letter for c in candidates}
             assert answer == [word for ad in question[:-1] for word in (ad, letter.get(ad, "."))]
             assert len(question) == 7
+        elif skill == "last":
+            assert answer == ["sofas_12", "sofas"]
+        elif skill == "long":
+            first, second = question[0], question[2]
+            assert letters == [c.letter for topic in (first, second) for c in candidates if c.topic == topic]
+            assert " ".join(answer).startswith(first)
+            assert answer[-2:] == [second, "."]
         else:
             asked = [word for word in question if word in LETTERS]
             assert sorted(letters) == sorted(LETTERS)
@@ -188,7 +196,7 @@ def test_drills_are_answered_right(skill, tasks):
             assert counts[:5] == sorted((asked.count(letter) for letter in LETTERS), reverse=True)[:5]
             assert letters[5:] == sorted(letters[5:])
     with pytest.raises(ValueError, match="skill: 'sing' is unknown"):
-        rd.drill_line("sing", candidates, others, 6, rng)
+        rd.drill_line("sing", recent, candidates, others, 6, rng)
 
 
 def test_drills_teach_answers_only_and_nothing_of_a_trajectory():
@@ -207,7 +215,7 @@ def test_a_new_reader_looks_for_equal_words_and_the_word_before():
     config = rd.ReaderConfig(steps=1)
     model = rd.new_reader(config)
     block, heads = model.blocks[0], config.model.heads
-    words = "sofas coffee jackets sofas lipsticks among is has coffee in for women men sneakers durable fast"
+    words = "sofas coffee jackets sofas lipsticks among last has coffee in for women men sneakers durable fast"
     x = block.attention_norm(model._embed(torch.tensor([model.encode(words)])))
     q, k, _ = block.qkv(x).view(len(words.split()), 3, heads, -1).permute(1, 2, 0, 3)
     score = q @ k.transpose(-1, -2)
@@ -215,6 +223,16 @@ def test_a_new_reader_looks_for_equal_words_and_the_word_before():
     before = score[0].masked_fill(torch.ones_like(score[0]).triu(1).bool(), -torch.inf).argmax(-1)
     assert before[1:].tolist() == list(range(len(words.split()) - 1))
     assert sum(p.numel() for p in model.parameters()) * 4 < 2_000_000  # two of them fit the 4 MB of checkpoints
+
+
+def test_a_tag_starts_as_the_word_in_its_place():
+    model = rd.new_reader(SMOKE.reader)
+    row = {word: model.encode(word)[0] for word in ("<recommend>", "are", "<plan>")}
+    before = model.tokens.weight.detach().clone()
+    rd.name_tags(model)
+    assert torch.equal(model.tokens.weight[row["<recommend>"]], before[row["are"]])
+    changed = (model.tokens.weight != before).any(1).nonzero()[:, 0].tolist()
+    assert changed == [row["<recommend>"]]
 
 
 def test_quality_of_a_reader_who_knows_nothing_is_low_and_by_skill():
@@ -323,6 +341,19 @@ def test_bias_of_the_filter_by_hand(tasks, lessons):
     assert ch10.filter_bias(tasks, everything)["kept/popularity"] == pytest.approx([0.1] * 10)
 
 
+def test_the_rule_ranks_by_notes_and_not_by_the_recommendation(tasks):
+    given = tasks.tasks(tasks.test[:10])
+    sure = ss.teacher(tasks, ss.Team(), 0.0)
+    texts = [sure.solve(task).text for task in given]
+    rank = ss.ranks_of(given, [check_format(text, LETTERS) for text in texts])
+    for change in (lambda text: text, lambda text: text[: text.index("<recommend>")]):
+        answers = [Answer(None, change(text), "", 3, 100) for text in texts]
+        assert ss.by_rule(given, answers).tolist() == rank.tolist()
+    wrong = [text.replace("now ", "now . long ") for text in texts]  # votes for the moment become votes for the past
+    assert ss.by_rule(given, [Answer(None, text, "", 3, 100) for text in wrong]).tolist() != rank.tolist()
+    assert ss.by_rule(given[:1], [Answer(None, "<plan> x", "never ends", 0, 2)]).tolist() == [0]
+
+
 def test_time_counts_every_call_of_a_teacher():
     asked = []
 
@@ -407,3 +438,7 @@ def test_a_recorded_number_is_that_of_a_run_alone(smoke):
 def test_unknown_parts_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"datasets: there is no \['goodreads'\]; choose from controls"):
         ch10.run(SMOKE, [0], root=tmp_path, datasets=["goodreads"])
+
+
+def test_the_record_is_whole():
+    check_record_is_whole(10, ch10.NAME)
