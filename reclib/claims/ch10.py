@@ -12,6 +12,10 @@ stand at the end of the experiment's module: the team above all students, right 
 than none. The claims of the paper and of the sheet were written before; they stay as they were. Not seen: votes, the
 dial of communities, students of other teams, what the filter keeps, mixes, GRPO without fine-tuning, time, and what
 the team's rule makes of a student's notes.
+
+Of our own claims one was exchanged after the pilot and before the record: that the student goes less than a quarter of
+the way from the team to the true law, which a student behind its team fulfils without saying anything; `ch10-notes` and
+`ch10-ranking` stand in its place. After the record only words were changed, where they said more than the test does.
 """
 
 from reclib.ledger import Cell, Claim, Difference, Least, Ratio
@@ -149,7 +153,7 @@ CLAIMS = (
         id="ch10-no-sft",
         paper=BOOK,
         chapter=10,
-        claim="Without supervised fine-tuning GRPO finds no valid trajectory: fewer than 1 % of its answers are one.",
+        claim="Without supervised fine-tuning ten updates of GRPO find nothing: under 1 % of its answers are valid.",
         paper_value=None,
         paper_setting="",
         experiment=NAME,
@@ -228,7 +232,7 @@ CLAIMS = (
         id="ch10-notes",
         paper=BOOK,
         chapter=10,
-        claim="After fine-tuning the student reads as well as its team: by the team's rule its notes come within .02.",
+        claim="By the team's rule the student's notes after fine-tuning come within .02 of the team's hit rate.",
         paper_value=None,
         paper_setting="",
         experiment=NAME,
@@ -421,7 +425,7 @@ CLAIMS = (
         id="ch10-sound",
         paper=BOOK,
         chapter=10,
-        claim="The student's notes are read off its tools' texts: in over 90 % of its runs nothing contradicts them.",
+        claim="The lists in the student's notes are read off its tools' texts: in over 90 % of its runs all agree.",
         paper_value=None,
         paper_setting=SEEN,
         experiment=NAME,
@@ -434,7 +438,7 @@ CLAIMS = (
         id="ch10-sound-after-grpo",
         paper=BOOK,
         chapter=10,
-        claim="GRPO, which rewards the outcome, makes the notes less sound.",
+        claim="GRPO, which rewards the outcome, makes these lists less sound.",
         paper_value=None,
         paper_setting=SEEN,
         experiment=NAME,
@@ -559,7 +563,7 @@ CLAIMS = (
         id="ch10-reading",
         paper=BOOK,
         chapter=10,
-        claim="What a team costs is reading: its agents read more than ten times as many words as they write.",
+        claim="A team reads more than it writes: its agents read over ten times as many words.",
         paper_value=None,
         paper_setting="",
         experiment=NAME,

@@ -62,7 +62,7 @@ from reclib.experiments.rank_training import (
     yes_or_no,
 )
 from reclib.experiments.rationales import Candidates, Reading, ReadingConfig, make_reading, read_rationale
-from reclib.experiments.results import Book, Measured, results_root
+from reclib.experiments.results import Book, Measured, chosen_parts, results_root
 from reclib.language import TinyLM, TinyLMConfig, pad
 from reclib.reasoning.plackett_luce import (
     draw_rankings,
@@ -133,13 +133,11 @@ def run(
     known: dict[str, Callable[[Config, Book], None]] = {
         "scores": _scores, "clicks": _clicks, "rankers": _rankers, "losses": _losses, "shuffles": _shuffles,
     }  # fmt: skip
-    if unknown := set(datasets or ()) - set(known):
-        raise ValueError(f"datasets: there is no {sorted(unknown)}; choose from {', '.join(known)}")
+    parts = chosen_parts(known, datasets)
     for seed in seeds:
         book = Book(NAME, [seed], force, root)
-        for name, part in known.items():
-            if datasets is None or name in datasets:
-                part(config, book)
+        for part in parts:
+            part(config, book)
 
 
 # ------------------------------------------------------------------ worlds and models of a seed

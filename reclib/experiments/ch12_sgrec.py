@@ -71,7 +71,7 @@ from reclib.experiments.judge_training import (
     weigher_quality,
 )
 from reclib.experiments.judged_ads import Preferences, annotate, judged_world, scores_of
-from reclib.experiments.results import Book, Measured, load, results_root
+from reclib.experiments.results import Book, Measured, chosen_parts, load, results_root
 from reclib.experiments.tuning_lab import TINY, Lab, Study, prepare
 from reclib.experiments.two_reward_generator import GENERATOR_ARMS, GeneratorConfig, fine_tune_on_two, lists
 from reclib.experiments.two_rewards import (
@@ -190,12 +190,9 @@ def run(
         "conflict": _conflict, "hit": _hit, "ratio": _ratio, "noise": _noise, "online": _online, "pairs": _pairs,
         "judge": _judge, "own": _own, "generator": _generator,
     }  # fmt: skip
-    if unknown := set(datasets or ()) - set(known):
-        raise ValueError(f"datasets: there is no {sorted(unknown)}; choose from {', '.join(known)}")
     book = Book(NAME, seeds, force, root)
-    for name, part in known.items():
-        if datasets is None or name in datasets:
-            part(config, book)
+    for part in chosen_parts(known, datasets):
+        part(config, book)
 
 
 # ------------------------------------------------------------------ policies: all seeds and points of a sweep at once

@@ -76,7 +76,7 @@ from reclib.experiments.logged_ads import (
     shop_features,
 )
 from reclib.experiments.offline_learners import GaussianActor, Rows, SoftmaxActor, train
-from reclib.experiments.results import Book, Measured, load
+from reclib.experiments.results import Book, Measured, chosen_parts, load
 from reclib.objectives import drpo, off_policy
 
 NAME = "13_drpo"
@@ -209,12 +209,9 @@ def run(
         "sensitivity": _sensitivity, "phantom": _phantom, "repulsion": _repulsion, "online": _online,
         "unequal": _unequal, "adworld": _ad_world, "open-bandit": _open_bandit,
     }  # fmt: skip
-    if unknown := set(datasets or ()) - set(known):
-        raise ValueError(f"datasets: there is no {sorted(unknown)}; choose from {', '.join(known)}")
     book = Book(NAME, seeds, force, root)
-    for name, part in known.items():
-        if datasets is None or name in datasets:
-            part(config, book)
+    for part in chosen_parts(known, datasets):
+        part(config, book)
 
 
 # ------------------------------------------------------------------ knobs

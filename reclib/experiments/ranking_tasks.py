@@ -218,6 +218,11 @@ class RankingTasks:
     # ------------------------------------------------------------------------------------------------ texts
 
     @cached_property
+    def counts(self) -> Float[np.ndarray, "items items"]:
+        """How many people chose both ads, in the log."""
+        return item_counts(self.chosen)
+
+    @cached_property
     def topic_counts(self) -> Float[np.ndarray, "users topics"]:
         """Clicks of each user in each topic, in the log."""
         topic = self.world.catalogue.topic[1:]
@@ -297,7 +302,7 @@ class RankingTasks:
         topic = catalogue.topic[items]
         share = self.topic_counts / np.maximum(self.topic_counts.sum(1, keepdims=True), 1)
         latest = recent[:, -1]
-        counts = item_counts(self.chosen)
+        counts = self.counts
         by_topic = self._counts_by_topic(counts)
         audience = catalogue.audience[items]
         columns = [
@@ -331,13 +336,12 @@ class RankingTasks:
 
     def item_knn(self, index: Any) -> Float[np.ndarray, "n letters"]:
         """Σ over what the user is known to have clicked of the counts that Item-CF is made of."""
-        counts = item_counts(self.chosen)
         user, recent = self.user[index], self.recent[index]
         seen = self.chosen[user].toarray()
         row = np.repeat(np.arange(len(recent)), recent.shape[1])
         seen[row, recent.ravel()] = 1.0
         seen[:, 0] = 0.0
-        return np.take_along_axis(seen @ counts, self.candidates[index], axis=1)
+        return np.take_along_axis(seen @ self.counts, self.candidates[index], axis=1)
 
     def logistic(
         self, train: Int[np.ndarray, "n"], test: Int[np.ndarray, "m"], without: Sequence[str] = ()

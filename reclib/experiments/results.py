@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -251,6 +251,20 @@ def versions_json() -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return json.dumps(versions, sort_keys=True)
+
+
+Part = TypeVar("Part")
+
+
+def chosen_parts(known: Mapping[str, Part], names: Sequence[str] | None) -> list[Part]:
+    """The named parts of an experiment, in its own order; all if there are no names.
+
+    Raises:
+        ValueError: a name that is not known.
+    """
+    if unknown := set(names or ()) - set(known):
+        raise ValueError(f"datasets: there is no {sorted(unknown)}; choose from {', '.join(known)}")
+    return [part for name, part in known.items() if names is None or name in names]
 
 
 Measured = list[tuple[str, float, float | None]]  # metric, value, x

@@ -17,9 +17,20 @@ from reclib.experiments.ranking_tasks import RankingTasks
 from reclib.language import CompletionBatches, TinyLM, completion_loss
 from reclib.nn.sizes import check_at_least
 from reclib.reasoning.collaborative_text import TextStore
-from reclib.reasoning.mars import COLLABORATIVE, TOOLS, Mars, RuleReasoner, Run, contradicted, recommendation, vote
+from reclib.reasoning.mars import (
+    COLLABORATIVE,
+    TOOLS,
+    Mars,
+    RuleReasoner,
+    Run,
+    Weights,
+    contradicted,
+    read_notes,
+    recommendation,
+    vote,
+)
 from reclib.reasoning.star import Answer, Star, StarConfig, StarGRPO, StarGRPOConfig, Update, sft_example, stratified
-from reclib.reasoning.trajectory import LETTERS, MalformedTrajectory, Task, parse, serialise
+from reclib.reasoning.trajectory import LETTERS, MalformedTrajectory, Task, parse, read_prompt, serialise
 from reclib.training import FitConfig, fit
 
 # ------------------------------------------------------------------ teachers
@@ -50,10 +61,10 @@ def store_of(tasks: RankingTasks, team: Team) -> TextStore:
     return tasks.store
 
 
-def teacher(tasks: RankingTasks, team: Team, noise: float, draw: int = 0) -> Mars:
+def teacher(tasks: RankingTasks, team: Team, noise: float, draw: int = 0, *, weights: Weights | None = None) -> Mars:
     """A team of rules that slip."""
     tools = tuple(tool for tool in TOOLS if team.collaborative or tool not in COLLABORATIVE)
-    reasoner = RuleReasoner(noise, np.random.default_rng([tasks.seed, 12, draw]), tools=tools)
+    reasoner = RuleReasoner(noise, np.random.default_rng([tasks.seed, 12, draw]), tools=tools, weights=weights)
     return Mars(reasoner, store_of(tasks, team), reflect=team.reflect)
 
 
@@ -197,8 +208,8 @@ def reinforce(
 def behaviour(tasks: Sequence[Task], answers: Sequence[Answer], rank: Int[np.ndarray, "n"]) -> dict[str, float]:
     """Of a student's answers: `valid`, `calls`, `words`, `sound`, `first quarter`, and hit rates with and without CF.
 
-    `sound`: share of the valid trajectories whose notes their own responses do not contradict. `first quarter`: share
-    of first places that go to the letters A to E; without position bias .25.
+    `sound`: share of the valid trajectories whose notes, that on divergence left out, their own responses do not
+    contradict. `first quarter`: share of first places that go to the letters A to E; without position bias .25.
     """
     valid = [(task, answer) for task, answer in zip(tasks, answers, strict=True) if answer.ranking is not None]
     asked = np.array([f"<tool_call> {COLLABORATIVE[0]}" in answer.text for answer in answers])
@@ -233,6 +244,20 @@ def by_rule(tasks: Sequence[Task], answers: Sequence[Answer]) -> Int[np.ndarray,
         notes = serialise([step for step in steps if step.kind != "recommend"])
         rankings.append(ranker("rank", task.prompt, notes).split())
     return ranks_of(tasks, rankings)
+
+
+def divergence(tasks: Sequence[Task], answers: Sequence[Answer], store: TextStore) -> float:
+    """Of the runs that say whether the latest topic differs from the long interests, the share that says it right."""
+    right = []
+    for task, answer in zip(tasks, answers, strict=True):
+        try:
+            steps = [step for step in parse(answer.text) if step.kind == "note"]
+        except MalformedTrajectory:
+            continue
+        if {"differ", "agree"} & {word for step in steps for word in step.text.split()}:
+            latest, long = read_prompt(task.prompt).recent[-1][1], store("history", task.user).split()[1::2][:2]
+            right.append(read_notes(steps).differ == (latest not in long))
+    return float(np.mean(right)) if right else float("nan")
 
 
 def calls_of(text: str) -> int:

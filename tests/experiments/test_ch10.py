@@ -46,7 +46,7 @@ def test_no_text_knows_a_target(tasks):
         user=events.user[kept], item=events.item[kept], time=None, n_items=events.n_items, items=events.items
     )
     without = copy.copy(tasks)
-    for name in ("store", "topic_counts", "long", "features"):
+    for name in ("store", "counts", "topic_counts", "long", "features"):
         without.__dict__.pop(name, None)
     without.events, without.known = shorter, tasks.known[kept]
     without.log = without._log()
@@ -54,7 +54,7 @@ def test_no_text_knows_a_target(tasks):
     without.events = tasks.events  # the catalogue's texts are read from there
     assert without.store.entries == tasks.store.entries
     leaking = copy.copy(without)
-    for name in ("store", "topic_counts", "long"):
+    for name in ("store", "counts", "topic_counts", "long"):
         leaking.__dict__.pop(name, None)
     leaking.chosen = rt.choices(tasks.events, tasks.config.users)
     assert leaking.store.entries != tasks.store.entries  # so the comparison can fail
@@ -354,6 +354,19 @@ def test_the_rule_ranks_by_notes_and_not_by_the_recommendation(tasks):
     assert ss.by_rule(given[:1], [Answer(None, "<plan> x", "never ends", 0, 2)]).tolist() == [0]
 
 
+def test_divergence_is_read_off_prompt_and_history(tasks):
+    index = [i for i in tasks.test if tasks.scenario[i] in ("classic", "drift, long")]
+    given = tasks.tasks(index)
+    texts = [ss.teacher(tasks, ss.Team(), 0.0).solve(task).text for task in given]
+    assert {"differ", "agree"} <= set(" ".join(texts).split())
+    answers = [Answer(None, text, "", 3, 100) for text in texts]
+    assert ss.divergence(given, answers, tasks.store) == 1
+    turned = [answer._replace(text=answer.text.replace(" differ ", " agree ")) for answer in answers]
+    share = np.mean([" agree " in text for text in texts])
+    assert ss.divergence(given, turned, tasks.store) == pytest.approx(share)
+    assert np.isnan(ss.divergence(given[:1], [Answer(None, "<plan> x", "never ends", 0, 2)], tasks.store))
+
+
 def test_time_counts_every_call_of_a_teacher():
     asked = []
 
@@ -387,7 +400,7 @@ def test_a_run_records_every_arm(smoke):
         *ch10.CONTROLS, *(f"teacher{name}" for name in ss.TEAMS), "filter", "reader", "sft all", "sft filtered", "star",
         "grpo only", "sft filtered, no CF", "sft filtered, placebo CF", "sft filtered, no reflection",
     }  # fmt: skip
-    assert set(rows.setting) == {"", "noise", "votes", "signal", *(f"mix {mix}" for mix in ss.MIXES)}
+    assert set(rows.setting) == {"", "noise", "votes", "signal", "notes", *(f"mix {mix}" for mix in ss.MIXES)}
     one = rows[(rows.arm == "star") & (rows.setting == "")]
     for metric in (
         "hr",
