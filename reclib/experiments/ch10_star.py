@@ -118,7 +118,7 @@ SCALES: dict[str, Config] = {
         timed=2,
     ),
     "book": Config(
-        student=StudentConfig(lessons=1_500, sft_steps=260, updates=10), signals=(2.0,), votes=(1, 3), ablations=(),
+        student=StudentConfig(lessons=1_500, sft_steps=260, updates=6), signals=(2.0,), votes=(1, 3), ablations=(),
         mixes=(), drills=60, timed=10,
     ),
     "full": Config(),

@@ -355,7 +355,7 @@ def test_the_rule_ranks_by_notes_and_not_by_the_recommendation(tasks):
 
 
 def test_divergence_is_read_off_prompt_and_history(tasks):
-    index = [i for i in tasks.test if tasks.scenario[i] in ("classic", "drift, long")]
+    index = tasks.test[np.isin(tasks.scenario[tasks.test], ("classic", "drift, long"))]
     given = tasks.tasks(index)
     texts = [ss.teacher(tasks, ss.Team(), 0.0).solve(task).text for task in given]
     assert {"differ", "agree"} <= set(" ".join(texts).split())
