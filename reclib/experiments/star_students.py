@@ -25,6 +25,7 @@ from reclib.reasoning.mars import (
     Run,
     Weights,
     contradicted,
+    long_interests,
     read_notes,
     recommendation,
     vote,
@@ -255,7 +256,7 @@ def divergence(tasks: Sequence[Task], answers: Sequence[Answer], store: TextStor
         except MalformedTrajectory:
             continue
         if {"differ", "agree"} & {word for step in steps for word in step.text.split()}:
-            latest, long = read_prompt(task.prompt).recent[-1][1], store("history", task.user).split()[1::2][:2]
+            latest, long = read_prompt(task.prompt).recent[-1][1], long_interests(store("history", task.user).split())
             right.append(read_notes(steps).differ == (latest not in long))
     return float(np.mean(right)) if right else float("nan")
 

@@ -393,12 +393,17 @@ def _facts(question: Question, steps: Sequence[Step]) -> _Facts:
         if before.kind == "tool_call" and after.kind == "tool_response" and after.text != NO_ENTRY
     }
     gender, _, wants = (responses.get("profile", []) + [""] * 3)[:3]
-    long = responses.get("history", [])[1::2][:2]
+    long = long_interests(responses.get("history", []))
     similar, _ = _listed(question, responses.get("user_cf", []))
     also, themes = _listed(question, responses.get("item_cf", []))
     latest = [question.recent[-1][1]] if question.recent else []
     now = latest + [topic for topic in themes if topic not in latest][:1]
     return _Facts(wants, gender, long, now, similar, also, bool(long) and bool(latest) and latest[0] not in long)
+
+
+def long_interests(history: Sequence[str]) -> list[str]:
+    """The two topics that the words of a history, `long topic count …`, name first."""
+    return list(history[1::2][:2])
 
 
 def _listed(question: Question, words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:

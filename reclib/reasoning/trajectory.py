@@ -83,8 +83,14 @@ def write_prompt(recent: Sequence[tuple[str, str]], candidates: Iterable[Candida
         candidates: the ads to rank.
         shown: fills up the recent events to so many pairs with `none`, so that every candidate always stands at the
             same place, which small models with absolute positions need (our choice).
+
+    Raises:
+        ValueError: an ad that is named like a letter; notes that name it would be read as votes for that candidate.
     """
-    filled = [(NONE, NONE)] * (shown - len(recent)) + list(recent)
+    recent, candidates = list(recent), list(candidates)
+    if mistaken := {*LETTERS, STOP} & {*(ad for ad, _ in recent), *(candidate.ad for candidate in candidates)}:
+        raise ValueError(f"candidates, recent: ads are named {sorted(mistaken)}, like letters; use longer names")
+    filled = [(NONE, NONE)] * (shown - len(recent)) + recent
     words = ["recent", *(word for pair in filled for word in pair), "candidates"]
     return " ".join([*words, *(word for candidate in candidates for word in candidate)])
 

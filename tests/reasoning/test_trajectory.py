@@ -141,3 +141,9 @@ def test_prompts_round_trip():
     for wrong in ("", "candidates A x y z", "recent a b", "recent a candidates A x y z", "recent candidates A y z"):
         with pytest.raises(ValueError, match="prompt: must read"):
             read_prompt(wrong)
+
+
+def test_ads_are_not_named_like_letters():
+    for recent, ad in ([("A", "tents")], "ad1"), ([("ad1", "tents")], "B"), ([], "."):
+        with pytest.raises(ValueError, match="like letters"):
+            write_prompt(recent, [Candidate("A", ad, "tea", "fast")])
